@@ -1,0 +1,43 @@
+/** How a simulation test meets its seeds: a short list by default, many in a soak, one in a replay. */
+export interface SimTestOptions {
+  /** Seeds tried when the environment asks for nothing else; kept small, the whole folder runs in CI. */
+  readonly seeds?: number;
+}
+
+/** Registers a test that runs `body` once for each seed and, when one fails, says how to replay it.
+ *
+ *  `AETHERFLOW_SIM_SEEDS=n` runs seeds 1..n; `AETHERFLOW_SIM_SEED=s` runs that one. */
+export function simTest(name: string, options: SimTestOptions, body: (seed: number) => void): void {
+  Deno.test(name, () => {
+    for (const seed of seedList(options.seeds ?? 1)) {
+      try {
+        body(seed);
+      } catch (cause) {
+        const message = cause instanceof Error ? cause.message : String(cause);
+        throw new Error(`seed ${seed}: ${message}\nreplay: ${replayCommand(name, seed)}`, { cause });
+      }
+    }
+  });
+}
+
+/** The one line that runs one seed of one test again. */
+export function replayCommand(name: string, seed: number): string {
+  return `AETHERFLOW_SIM_SEED=${seed} deno task test:sim --filter "${name}"`;
+}
+
+function seedList(defaultCount: number): number[] {
+  const one = integerFrom("AETHERFLOW_SIM_SEED");
+  if (one !== undefined) return [one];
+  const count = integerFrom("AETHERFLOW_SIM_SEEDS") ?? defaultCount;
+  return Array.from({ length: count }, (_, index) => index + 1);
+}
+
+function integerFrom(variable: string): number | undefined {
+  const text = Deno.env.get(variable);
+  if (text === undefined || text === "") return undefined;
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 0) {
+    throw new RangeError(`${variable} is "${text}", expected a whole number from 0`);
+  }
+  return value;
+}
