@@ -48,7 +48,7 @@ export const PARTS: readonly Part[] = [
   {
     name: "tools",
     files: ["deploy/**", "proto/*.ts"],
-    imports: ["deploy/**", "proto/*.ts"],
+    imports: ["deno.json"],
     packages: "any",
     own: true,
     platform: true,
@@ -253,7 +253,7 @@ export const PARTS: readonly Part[] = [
   {
     name: "command line",
     files: ["main.ts", "cli/**"],
-    imports: ["cli/**", "services/host/**", "services/runtime/**", "proto/gen/**"],
+    imports: ["deno.json", "services/host/**", "services/runtime/**", "proto/gen/**"],
     packages: "any",
     own: true,
     platform: true,
