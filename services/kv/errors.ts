@@ -1,0 +1,91 @@
+/** Why the store said no: the one table of outcomes, their gRPC codes and texts.
+ *
+ *  Texts that begin with `etcdserver:` are etcd's, to the letter: client libraries compare them. */
+
+/** gRPC code by its name in lower case. */
+export type KvCode =
+  | "invalid_argument"
+  | "not_found"
+  | "out_of_range"
+  | "resource_exhausted"
+  | "failed_precondition"
+  | "unavailable";
+
+interface Outcome {
+  readonly code: KvCode;
+  /** Text; the native service's outcomes add what was expected and found. */
+  readonly text: string;
+  /** Whether the same request may succeed later without a change of it. */
+  readonly retry: boolean;
+}
+
+/** Every outcome. */
+export const KV_ERRORS = {
+  emptyKey: { code: "invalid_argument", text: "etcdserver: key is not provided", retry: false },
+  keyNotFound: { code: "invalid_argument", text: "etcdserver: key not found", retry: false },
+  valueProvided: { code: "invalid_argument", text: "etcdserver: value is provided", retry: false },
+  leaseProvided: { code: "invalid_argument", text: "etcdserver: lease is provided", retry: false },
+  tooManyOps: {
+    code: "invalid_argument",
+    text: "etcdserver: too many operations in txn request",
+    retry: false,
+  },
+  duplicateKey: {
+    code: "invalid_argument",
+    text: "etcdserver: duplicate key given in txn request",
+    retry: false,
+  },
+  invalidSortOption: { code: "invalid_argument", text: "etcdserver: invalid sort option", retry: false },
+  requestTooLarge: { code: "invalid_argument", text: "etcdserver: request is too large", retry: false },
+  compacted: {
+    code: "out_of_range",
+    text: "etcdserver: mvcc: required revision has been compacted",
+    retry: false,
+  },
+  futureRevision: {
+    code: "out_of_range",
+    text: "etcdserver: mvcc: required revision is a future revision",
+    retry: false,
+  },
+  noSpace: { code: "resource_exhausted", text: "etcdserver: mvcc: database space exceeded", retry: false },
+  tooManyRequests: { code: "resource_exhausted", text: "etcdserver: too many requests", retry: true },
+  leaseNotFound: { code: "not_found", text: "etcdserver: requested lease not found", retry: false },
+  stopped: { code: "unavailable", text: "etcdserver: server stopped", retry: true },
+  readOnly: { code: "unavailable", text: "kv: the log failed, so writes are refused", retry: false },
+  notDurable: {
+    code: "unavailable",
+    text: "kv: the log failed before this write was durable; whether it survives a restart is unknown",
+    retry: false,
+  },
+  notFound: { code: "not_found", text: "kv: key not found", retry: false },
+  revisionMismatch: {
+    code: "failed_precondition",
+    text: "kv: the key's mod revision is not if_mod_revision",
+    retry: false,
+  },
+  keyTooLarge: { code: "invalid_argument", text: "kv: key is too large", retry: false },
+  valueTooLarge: { code: "invalid_argument", text: "kv: value is too large", retry: false },
+  badArgument: { code: "invalid_argument", text: "kv: invalid argument", retry: false },
+} as const satisfies Record<string, Outcome>;
+
+export type KvErrorKind = keyof typeof KV_ERRORS;
+
+/** What the domain throws. */
+export class KvError extends Error {
+  override readonly name = "KvError";
+  readonly code: KvCode;
+
+  /** `detail`, when given, is added after the table's text. */
+  constructor(readonly kind: KvErrorKind, detail?: string, options?: ErrorOptions) {
+    super(detail === undefined ? KV_ERRORS[kind].text : `${KV_ERRORS[kind].text}: ${detail}`, options);
+    this.code = KV_ERRORS[kind].code;
+  }
+}
+
+/** Reasons a watch was refused or cancelled; they travel as `cancel_reason`, not as an error. */
+export const WATCH_CANCEL_REASONS = {
+  compacted: KV_ERRORS.compacted.text,
+  emptyRange: "etcdserver: mvcc: watcher range is empty",
+  duplicateId: "etcdserver: mvcc: duplicate watch ID provided on the WatchStream",
+  tooMany: KV_ERRORS.tooManyRequests.text,
+} as const;
