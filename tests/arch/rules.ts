@@ -188,7 +188,13 @@ export const PARTS: readonly Part[] = [
   {
     name: "host",
     files: ["services/host/**"],
-    imports: ["services/runtime/**", "services/*/config.ts", "transport/**", "proto/gen/**"],
+    imports: [
+      "services/host/plan.ts",
+      "services/runtime/**",
+      "services/*/config.ts",
+      "transport/**",
+      "proto/gen/**",
+    ],
     packages: "any",
     own: true,
     platform: true,
