@@ -1,0 +1,70 @@
+/** The gateway's part of the configuration, under the key `gateway`. */
+import { z } from "zod";
+import { isLoopbackHost } from "./limits/protected_mode.ts";
+
+const http = z.strictObject({
+  host: z.string().min(1).default("127.0.0.1").refine(isLoopbackHost, {
+    error: "expected a loopback address (127.0.0.1, ::1 or localhost): no authentication is configured, " +
+      "and without it AetherFlow is not opened to a network",
+  }).describe("Address that HTTP listens on. Only loopback while no authentication is configured."),
+  port: z.int().min(0).max(65_535).default(8080).describe(
+    "TCP port of HTTP; 0 takes any free one, which the ready line names.",
+  ),
+}).prefault({});
+
+const limits = z.strictObject({
+  // A message between workers carries at most 4 MiB, and a raw body travels with its key in one.
+  bodyBytes: z.int().min(1).max(4_000_000).default(3 * 1024 * 1024).describe(
+    "Largest request body, in bytes, and largest single JSON request of a stream. More is 413.",
+  ),
+  headerBytes: z.int().min(256).max(256 * 1024).default(32 * 1024).describe(
+    "Largest sum of header names and values, in bytes. More is 431.",
+  ),
+  urlBytes: z.int().min(64).max(60_000).default(16 * 1024).describe(
+    "Longest request target, in bytes. More is 414. A key in a path may take three bytes for each of its own.",
+  ),
+  concurrentRequests: z.int().min(1).max(100_000).default(4096).describe(
+    "Requests under way at once in one gateway worker. More are refused with 503 and Retry-After.",
+  ),
+  concurrentStreams: z.int().min(1).max(100_000).default(1024).describe(
+    "Server-sent event and JSON streams open at once in one gateway worker. More are refused with 503.",
+  ),
+}).prefault({});
+
+const drain = z.strictObject({
+  readyGraceMs: z.int().min(0).max(60_000).default(0).describe(
+    "How long /readyz answers 503 before the gateway stops accepting, in milliseconds: time for a load balancer to notice.",
+  ),
+}).prefault({});
+
+/** Schema of `gateway`: every key has a default, a range and a description. */
+export const gatewayConfigSchema = z.strictObject({
+  http,
+  workers: z.int().min(1).max(64).default(1).describe(
+    "Gateway workers that share the HTTP port (Linux only; needs a fixed port).",
+  ),
+  limits,
+  requestTimeoutMs: z.int().min(10).max(600_000).default(30_000).describe(
+    "Deadline of one request, body included, in milliseconds; past it the answer is 504 (408 while the body is awaited). " +
+      "Streams must have begun by then.",
+  ),
+  readRetryMs: z.int().min(0).max(60_000).default(2_000).describe(
+    "How long a read (GET) waits for a service that is unavailable before it is 503, in milliseconds; 0 fails at once.",
+  ),
+  heartbeatMs: z.int().min(100).max(300_000).default(15_000).describe(
+    "Interval of the comment line that keeps an idle event stream open, in milliseconds.",
+  ),
+  statsTimeoutMs: z.int().min(10).max(10_000).default(500).describe(
+    "How long /metrics and /readyz wait for the answer of another worker, in milliseconds.",
+  ),
+  allowedHosts: z.array(z.string().min(1).max(253)).max(64).default([]).describe(
+    "Names, besides loopback ones, that protected mode accepts in Host and Origin (without port).",
+  ),
+  drain,
+}).prefault({}).refine((config) => config.workers === 1 || config.http.port !== 0, {
+  path: ["http", "port"],
+  error: "expected a fixed port when gateway.workers is more than 1: workers share one port",
+});
+
+/** Validated configuration of one gateway worker. */
+export type GatewayConfig = z.output<typeof gatewayConfigSchema>;

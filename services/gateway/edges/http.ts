@@ -1,0 +1,179 @@
+/** The HTTP edge: every request passes the same stages, in the order in which `handle` has them. */
+import { type Exchange, readExchange } from "../exchange.ts";
+import type { ProtectedMode } from "../limits/protected_mode.ts";
+import { checkAnnouncedLength } from "../limits/body.ts";
+import type { Slots } from "../limits/slots.ts";
+import type { GatewayMetrics, RouteMetrics } from "../metrics.ts";
+import { errorResponse, fromServiceError, GatewayError } from "../problem.ts";
+import type { RouteTable } from "../routes.ts";
+import type { RpcEdge } from "./rpc.ts";
+import type { SystemEdge } from "./system.ts";
+
+/** Log of the gateway. */
+export interface EdgeLog {
+  debug(message: string, fields?: Record<string, unknown>): void;
+  info(message: string, fields?: Record<string, unknown>): void;
+  error(message: string, fields?: Record<string, unknown>): void;
+}
+
+/** What the edge is made of. */
+export interface HttpEdgeDeps {
+  readonly routes: RouteTable;
+  readonly rpc: RpcEdge;
+  readonly system: SystemEdge;
+  readonly metrics: GatewayMetrics;
+  readonly protectedMode: ProtectedMode;
+  readonly requestSlots: Slots;
+  readonly limits: { readonly bodyBytes: number; readonly headerBytes: number; readonly urlBytes: number };
+  readonly requestTimeoutMs: number;
+  readonly clock: { now(): number };
+  newRequestId(): string;
+  readonly log: EdgeLog;
+}
+
+/** Label of requests that are nobody's; their paths are not a label, since clients choose them. */
+const UNMATCHED = "unmatched";
+
+/** The handler that the HTTP server calls. Never rejects. */
+export type HttpHandler = (request: Request) => Promise<Response>;
+
+/** Creates the handler. */
+export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
+  return async function handle(request) {
+    // 1. request id (and all else that is read off the request)
+    const exchange = readExchange(request, deps.clock.now(), deps.requestTimeoutMs, deps.newRequestId);
+    exchange.match = deps.routes.match(exchange.method, exchange.path, exchange.query);
+    const isSystem = exchange.match === undefined && deps.system.paths.has(exchange.path);
+    // 3. metrics, around what follows
+    const metrics = deps.metrics.route(labelOf(exchange, isSystem), exchange.method);
+    metrics.begin();
+    let response: Response;
+    try {
+      refuseForeign(exchange); // 4. protected mode
+      refuseOversized(exchange); // 5. limits
+      response = isSystem // 6. route
+        ? await answerSystem(request, exchange)
+        : exchange.match !== undefined
+        ? await answerRpc(request, exchange)
+        : answerUnmatched(exchange);
+    } catch (error) {
+      response = answerError(error, exchange);
+    }
+    finish(exchange, response, metrics); // 2. access log and metrics
+    return response;
+  };
+
+  function refuseForeign(exchange: Exchange): void {
+    const { host, targetHost, origin } = exchange;
+    let verdict = deps.protectedMode.check(host, origin);
+    if (verdict === "ok" && targetHost !== host) verdict = deps.protectedMode.check(targetHost, undefined);
+    if (verdict === "ok") return;
+    throw new GatewayError(
+      verdict,
+      {
+        malformed_host: "the Host header is not a host and port",
+        foreign_host:
+          "no users are configured, so only requests for a loopback name (localhost, 127.0.0.1) are " +
+          "answered; this one is for another host. Name the host in gateway.allowedHosts to accept it",
+        foreign_origin:
+          "no users are configured, so only pages of a loopback origin may call; this one is of another " +
+          "origin. Name its host in gateway.allowedHosts to accept it",
+      }[verdict],
+    );
+  }
+
+  function refuseOversized(exchange: Exchange): void {
+    const { limits } = deps;
+    if (exchange.urlLength > limits.urlBytes) {
+      throw new GatewayError(
+        "url_too_long",
+        `the URL is longer than ${limits.urlBytes} bytes (gateway.limits.urlBytes)`,
+      );
+    }
+    if (exchange.headerBytes > limits.headerBytes) {
+      throw new GatewayError(
+        "headers_too_large",
+        `the headers are larger than ${limits.headerBytes} bytes (gateway.limits.headerBytes)`,
+      );
+    }
+    checkAnnouncedLength(exchange.contentLength, limits.bodyBytes);
+  }
+
+  async function answerRpc(request: Request, exchange: Exchange): Promise<Response> {
+    const slots = deps.requestSlots;
+    if (!slots.tryEnter()) {
+      throw new GatewayError(
+        "too_many_requests",
+        `${slots.max} requests are under way (gateway.limits.concurrentRequests)`,
+      );
+    }
+    try {
+      return await deps.rpc.answer(request, exchange);
+    } finally {
+      slots.leave();
+    }
+  }
+
+  // Health must be told even when all request slots are taken, so these take none.
+  async function answerSystem(request: Request, exchange: Exchange): Promise<Response> {
+    if (exchange.method === "OPTIONS") return optionsResponse("GET, HEAD, OPTIONS", exchange);
+    if (exchange.method !== "GET" && exchange.method !== "HEAD") {
+      throw methodNotAllowed(exchange, "GET, HEAD");
+    }
+    const response = await deps.system.answer(request);
+    response.headers.set("x-request-id", exchange.requestId);
+    return response;
+  }
+
+  function answerUnmatched(exchange: Exchange): Response {
+    const allow = deps.routes.methodsOf(exchange.path).join(", ");
+    if (allow === "") {
+      throw new GatewayError("route_not_found", "nothing is served at this path; / lists what is");
+    }
+    if (exchange.method === "OPTIONS") return optionsResponse(`${allow}, OPTIONS`, exchange);
+    throw methodNotAllowed(exchange, allow);
+  }
+
+  function answerError(error: unknown, exchange: Exchange): Response {
+    const mapped = fromServiceError(error, false);
+    if (mapped.isFault) {
+      deps.log.error("request failed", { requestId: exchange.requestId, path: exchange.path, error: mapped });
+    } else if (mapped.cause === undefined) deps.metrics.refused(mapped.code);
+    return errorResponse(mapped, exchange.requestId, exchange.match?.route.dialect ?? "aetherflow");
+  }
+
+  function finish(exchange: Exchange, response: Response, metrics: RouteMetrics): void {
+    const { status } = response;
+    const durationMs = deps.clock.now() - exchange.startedAtMs;
+    metrics.end(status, durationMs, exchange.requestBytes, exchange.responseBytes);
+    const fields = {
+      requestId: exchange.requestId,
+      method: exchange.method,
+      path: exchange.path,
+      status,
+      durationMs,
+    };
+    // Not for 4xx: a missing key is an answer like any other, and clients could fill the log.
+    if (status >= 500) deps.log.info("request", fields);
+    else deps.log.debug("request", fields);
+  }
+}
+
+function labelOf(exchange: Exchange, isSystem: boolean): string {
+  if (exchange.match !== undefined) return exchange.match.route.template;
+  return isSystem ? exchange.path : UNMATCHED;
+}
+
+function methodNotAllowed(exchange: Exchange, allow: string): GatewayError {
+  return new GatewayError(
+    "method_not_allowed",
+    `${exchange.method.slice(0, 32)} is not possible here, only ${allow}`,
+    {
+      allow,
+    },
+  );
+}
+
+function optionsResponse(allow: string, exchange: Exchange): Response {
+  return new Response(null, { status: 204, headers: { allow, "x-request-id": exchange.requestId } });
+}

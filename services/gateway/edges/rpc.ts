@@ -1,0 +1,329 @@
+/** A matched request → RPC → HTTP answer. */
+import { create, type Message } from "@bufbuild/protobuf";
+import type { Calls } from "../calls.ts";
+import type { Exchange } from "../exchange.ts";
+import { type BodyLimits, readBody } from "../limits/body.ts";
+import type { Slots } from "../limits/slots.ts";
+import type { GatewayMetrics } from "../metrics.ts";
+import { fromServiceError, GatewayError } from "../problem.ts";
+import type { Route } from "../routes.ts";
+import { createStreamBody, eventFormat, lineFormat, type StreamBody } from "../streams.ts";
+import type { Timer } from "../timer.ts";
+import {
+  bindPathVariable,
+  bindQuery,
+  JsonSplitter,
+  matchHits,
+  messageFromJson,
+  messageToJson,
+  noneMatchHits,
+  parseLastEventId,
+  parsePrecondition,
+  parseQuery,
+} from "../transcode.ts";
+
+/** What the RPC edge is made of. */
+export interface RpcEdgeDeps {
+  readonly calls: Calls;
+  readonly clock: { now(): number };
+  readonly timer: Timer;
+  readonly metrics: GatewayMetrics;
+  readonly bodyBytesMax: number;
+  readonly heartbeatMs: number;
+  readonly streamSlots: Slots;
+  /** Reports a fault that the client is not told the cause of. */
+  onFault(error: GatewayError, exchange: Exchange): void;
+}
+
+/** Answers requests that have a route. */
+export interface RpcEdge {
+  /** @throws {GatewayError} what the answer is when it is no success. */
+  answer(request: Request, exchange: Exchange): Promise<Response>;
+  /** Ends all open streams, each with a farewell, and refuses new ones. Idempotent. */
+  drain(): void;
+}
+
+const encoder = new TextEncoder();
+const DRAINING = "the gateway is draining";
+
+/** Creates the edge. */
+export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
+  const open = new Set<StreamBody>(); // bounded by streamSlots
+  let isDraining = false;
+
+  async function answer(request: Request, exchange: Exchange): Promise<Response> {
+    const route = exchange.match!.route;
+    try {
+      if (route.rpc.methodKind === "unary") {
+        const message = await readMessage(request, exchange, route);
+        return encodeAnswer(route, exchange, await deps.calls.unary(route, exchange, message));
+      }
+      if (exchange.method === "HEAD") {
+        throw new GatewayError("method_not_allowed", "a stream has no HEAD", { allow: route.httpMethod });
+      }
+      return await answerStream(request, exchange, route);
+    } catch (error) {
+      throw fromServiceError(error, isConditional(route, exchange));
+    }
+  }
+
+  async function readMessage(request: Request, exchange: Exchange, route: Route): Promise<Message> {
+    const body = route.body.kind === "none"
+      ? undefined
+      : await readBody(request, exchange.contentLength, limits(exchange));
+    if (body !== undefined) exchange.requestBytes = body.length;
+    let message: Message;
+    if (body === undefined) {
+      message = create(route.rpc.input);
+    } else if (route.body.kind === "raw") {
+      message = create(route.rpc.input);
+      route.body.field.set(message, body);
+    } else {
+      message = messageFromJson(
+        route.rpc.input,
+        body,
+        route.dialect,
+        route.body.kind === "field" ? route.body.field.leaf : undefined,
+      );
+    }
+    bind(message, exchange, route);
+    return message;
+  }
+
+  function limits(exchange: Exchange): BodyLimits {
+    return {
+      bytesMax: deps.bodyBytesMax,
+      timeoutMs: Math.max(1, exchange.deadlineAtMs - deps.clock.now()),
+      timer: deps.timer,
+    };
+  }
+
+  async function answerStream(request: Request, exchange: Exchange, route: Route): Promise<Response> {
+    if (isDraining) throw new GatewayError("unavailable", DRAINING);
+    const slots = deps.streamSlots;
+    if (!slots.tryEnter()) {
+      throw new GatewayError(
+        "too_many_streams",
+        `${slots.max} streams are open (gateway.limits.concurrentStreams)`,
+      );
+    }
+    const metrics = deps.metrics.route(route.template, route.httpMethod);
+    const abort = new AbortController();
+    let hasEnded = false;
+    const end = () => {
+      if (hasEnded) return;
+      hasEnded = true;
+      slots.leave();
+      abort.abort();
+    };
+    try {
+      const { requests, failure } = route.rpc.methodKind === "server_streaming"
+        ? oneRequest(await readMessage(request, exchange, route))
+        : await manyRequests(request, route, abort, () => metrics.streamMessage("in"));
+      const toError = (error: unknown) => fromServiceError(failure() ?? error, false);
+      let call;
+      try {
+        call = await deps.calls.open(route, exchange, requests, abort);
+      } catch (error) {
+        throw toError(error);
+      }
+      return streamResponse(call.first, call.rest, toError);
+    } catch (error) {
+      // An EventSource shows its page nothing of an answer that is no stream, and this is what the page must know: what
+      // it resumes from is gone, it has to reload.
+      if (error instanceof GatewayError && error.code === "out_of_range" && route.resume !== undefined) {
+        const failed = { next: () => Promise.reject(error) };
+        return streamResponse(undefined, failed, () => error);
+      }
+      end();
+      throw error;
+    }
+
+    function streamResponse(
+      first: IteratorResult<Message> | undefined,
+      rest: Pick<AsyncIterator<Message>, "next">,
+      toError: (error: unknown) => GatewayError,
+    ): Response {
+      const format = route.dialect === "etcd"
+        ? lineFormat(route, new GatewayError("unavailable", DRAINING))
+        : eventFormat(
+          route,
+          exchange.requestId,
+          exchange.lastEventId !== undefined || resumes(route, exchange),
+        );
+      const stream = createStreamBody({
+        format,
+        first,
+        rest,
+        timer: deps.timer,
+        heartbeatMs: deps.heartbeatMs,
+        toError(error) {
+          const mapped = toError(error);
+          if (mapped.isFault) deps.onFault(mapped, exchange);
+          return mapped;
+        },
+        onMessage: () => metrics.streamMessage("out"),
+        onEnd() {
+          open.delete(stream);
+          metrics.streamClosed();
+          end();
+        },
+      });
+      open.add(stream);
+      metrics.streamOpened();
+      if (isDraining) stream.drain(); // it was being opened when the drain began
+      return new Response(stream.body, {
+        headers: {
+          "content-type": format.contentType,
+          "cache-control": "no-store",
+          "x-content-type-options": "nosniff",
+          "x-request-id": exchange.requestId,
+        },
+      });
+    }
+  }
+
+  return {
+    answer,
+    drain() {
+      isDraining = true;
+      for (const stream of [...open]) stream.drain();
+    },
+  };
+
+  /** Reads JSON requests off the body as they come. The call's request half stays open until the call ends: a client
+   *  that has sent all it wants to say still listens. */
+  async function manyRequests(
+    request: Request,
+    route: Route,
+    abort: AbortController,
+    onMessage: () => void,
+  ): Promise<{ requests: () => AsyncIterable<Message>; failure: () => GatewayError | undefined }> {
+    let failed: GatewayError | undefined;
+    const messages = jsonRequests(request, route);
+    const first = await messages.next();
+    if (first.done) throw new GatewayError("invalid_argument", "the body has no JSON request");
+    const ended = new Promise<void>((resolve) =>
+      abort.signal.addEventListener("abort", () => resolve(), { once: true })
+    );
+    async function* generate(): AsyncGenerator<Message> {
+      try {
+        for (let next: IteratorResult<Message> = first; !next.done; next = await messages.next()) {
+          onMessage();
+          yield next.value;
+        }
+        await ended;
+      } catch (error) {
+        failed = fromServiceError(error, false);
+        throw error;
+      } finally {
+        await messages.return(undefined);
+      }
+    }
+    return { requests: generate, failure: () => failed };
+  }
+
+  async function* jsonRequests(request: Request, route: Route): AsyncGenerator<Message, undefined> {
+    if (request.body === null) return;
+    const splitter = new JsonSplitter(deps.bodyBytesMax);
+    for await (const chunk of request.body) {
+      for (const object of splitter.push(chunk)) {
+        yield messageFromJson(route.rpc.input, object, route.dialect);
+      }
+    }
+    if (splitter.isPartial) throw new GatewayError("invalid_argument", "the body ends inside a JSON request");
+  }
+}
+
+function oneRequest(message: Message): { requests: () => AsyncIterable<Message>; failure: () => undefined } {
+  return {
+    async *requests() {
+      yield message;
+    },
+    failure: () => undefined,
+  };
+}
+
+/** Sets what path, query and headers say. */
+function bind(message: Message, exchange: Exchange, route: Route): void {
+  const variables = exchange.match!.variables;
+  for (let i = 0; i < route.pathFields.length; i++) {
+    bindPathVariable(message, route.pathFields[i]!, variables[i]!);
+  }
+  // etcd's gateway takes no notice of a query beside a body.
+  if (exchange.query !== "" && route.dialect === "aetherflow") {
+    bindQuery(message, parseQuery(exchange.query), route.queryFields, route.switches);
+  }
+  if (route.httpMethod !== "GET") bindPrecondition(message, exchange, route);
+  if (route.resume !== undefined) {
+    const last = parseLastEventId(exchange.lastEventId);
+    if (last !== undefined) route.resume.set(message, last + 1n);
+  }
+}
+
+function bindPrecondition(message: Message, exchange: Exchange, route: Route): void {
+  if (exchange.ifMatch === undefined && exchange.ifNoneMatch === undefined) return;
+  if (route.dialect === "etcd") return; // conditions of etcd's API are compares of a transaction
+  if (route.precondition === undefined) {
+    throw new GatewayError(
+      "invalid_argument",
+      `${route.httpMethod} ${route.template} takes no If-Match or If-None-Match`,
+    );
+  }
+  const condition = parsePrecondition(exchange.ifMatch, exchange.ifNoneMatch);
+  if (condition === "never") {
+    throw new GatewayError("precondition_failed", "If-Match names no revision that the resource can have");
+  }
+  if (condition !== undefined) route.precondition.set(message, condition);
+}
+
+function isConditional(route: Route, exchange: Exchange): boolean {
+  return route.precondition !== undefined &&
+    (exchange.ifMatch !== undefined || exchange.ifNoneMatch !== undefined);
+}
+
+/** True when the query names the revision to resume from. */
+function resumes(route: Route, exchange: Exchange): boolean {
+  if (route.resume === undefined || exchange.query === "") return false;
+  return parseQuery(exchange.query).some((pair) =>
+    route.queryFields.get(pair.name)?.name === route.resume!.name && pair.rawValue !== "0"
+  );
+}
+
+function encodeAnswer(route: Route, exchange: Exchange, message: Message): Response {
+  let etag: string | undefined;
+  if (route.etag !== undefined) {
+    const revision = route.etag.get(message);
+    if (revision !== undefined) etag = `"${revision}"`;
+  }
+  if (etag !== undefined && route.httpMethod === "GET") {
+    if (exchange.ifMatch !== undefined && !matchHits(exchange.ifMatch, etag)) {
+      throw new GatewayError("precondition_failed", `the resource is at ${etag}`);
+    }
+    if (exchange.ifNoneMatch !== undefined && noneMatchHits(exchange.ifNoneMatch, etag)) {
+      return new Response(null, { status: 304, headers: { etag, "x-request-id": exchange.requestId } });
+    }
+  }
+  const body = encodeBody(route, message);
+  exchange.responseBytes = body.length;
+  const headers: Record<string, string> = {
+    "content-type": route.rawResponse === undefined ? "application/json" : "application/octet-stream",
+    // What is stored may be anything; no browser shall take it for a page of ours.
+    "x-content-type-options": "nosniff",
+    "x-request-id": exchange.requestId,
+  };
+  if (etag !== undefined) headers["etag"] = etag;
+  return new Response(body, { headers });
+}
+
+function encodeBody(route: Route, message: Message): Uint8Array<ArrayBuffer> {
+  if (route.rawResponse !== undefined) {
+    return (route.rawResponse.get(message) as Uint8Array<ArrayBuffer> | undefined) ?? new Uint8Array(0);
+  }
+  if (route.responseBody?.leaf.fieldKind === "message") {
+    const part = route.responseBody.get(message) as Message | undefined;
+    const desc = route.responseBody.leaf.message;
+    return encoder.encode(messageToJson(desc, part ?? create(desc), route.dialect));
+  }
+  return encoder.encode(messageToJson(route.rpc.output, message, route.dialect));
+}

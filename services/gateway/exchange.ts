@@ -1,0 +1,111 @@
+/** One HTTP request under way: what the gateway needs of it, read once. */
+import type { RouteMatch } from "./routes.ts";
+
+/** Facts of a request and, as they become known, of its answer. */
+export interface Exchange {
+  readonly method: string;
+  /** Path as it was sent: still encoded, nothing normalised. */
+  readonly path: string;
+  /** Query string without `?`; "" when there is none. */
+  readonly query: string;
+  /** Length of the request target, in characters. */
+  readonly urlLength: number;
+  /** Sum of the lengths of header names and values. */
+  readonly headerBytes: number;
+  /** Authority the request is for, and the one in the request line if it is another (`GET http://other/`). */
+  readonly host: string;
+  readonly targetHost: string;
+  readonly origin: string | undefined;
+  /** Undefined when the body is chunked or there is none. */
+  readonly contentLength: number | undefined;
+  readonly ifMatch: string | undefined;
+  readonly ifNoneMatch: string | undefined;
+  readonly lastEventId: string | undefined;
+  readonly traceparent: string | undefined;
+  readonly requestId: string;
+  /** Monotonic milliseconds. */
+  readonly startedAtMs: number;
+  readonly deadlineAtMs: number;
+  match: RouteMatch | undefined;
+  requestBytes: number;
+  responseBytes: number;
+}
+
+const REQUEST_ID = /^[A-Za-z0-9._~-]{1,128}$/;
+const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+const CONTENT_LENGTH = /^\d{1,15}$/;
+
+/** Reads a request. `newRequestId` is asked when the client names none, or one that is not well-formed: an id goes into
+ *  logs and other services, where it must not be able to do harm. */
+export function readExchange(
+  request: Request,
+  nowMs: number,
+  timeoutMs: number,
+  newRequestId: () => string,
+): Exchange {
+  let headerBytes = 0;
+  let host: string | undefined, origin: string | undefined, contentLength: string | undefined;
+  let ifMatch: string | undefined, ifNoneMatch: string | undefined, lastEventId: string | undefined;
+  let traceparent: string | undefined, requestId: string | undefined;
+  for (const [name, value] of request.headers) {
+    headerBytes += name.length + value.length;
+    switch (name) {
+      case "host":
+        host = value;
+        break;
+      case "origin":
+        origin = value;
+        break;
+      case "content-length":
+        contentLength = value;
+        break;
+      case "if-match":
+        ifMatch = value;
+        break;
+      case "if-none-match":
+        ifNoneMatch = value;
+        break;
+      case "last-event-id":
+        lastEventId = value;
+        break;
+      case "traceparent":
+        traceparent = value;
+        break;
+      case "x-request-id":
+        requestId = value;
+        break;
+    }
+  }
+
+  // Not `new URL`: it would resolve "..", and a key may hold any octets. The scheme is http or https; with a
+  // malformed Host the split may be wrong, but such a request is refused for its Host.
+  const { url } = request;
+  const authorityAt = url.indexOf("://") + 3;
+  const slash = url.indexOf("/", authorityAt);
+  const pathAt = slash < 0 ? url.length : slash;
+  const queryAt = url.indexOf("?", pathAt);
+  const targetHost = url.slice(authorityAt, pathAt);
+  return {
+    method: request.method,
+    path: (queryAt < 0 ? url.slice(pathAt) : url.slice(pathAt, queryAt)) || "/",
+    query: queryAt < 0 ? "" : url.slice(queryAt + 1),
+    urlLength: url.length - pathAt,
+    headerBytes,
+    host: host ?? targetHost,
+    targetHost,
+    origin,
+    contentLength: contentLength !== undefined && CONTENT_LENGTH.test(contentLength)
+      ? Number(contentLength)
+      : undefined,
+    ifMatch,
+    ifNoneMatch,
+    lastEventId,
+    traceparent: traceparent !== undefined && TRACEPARENT.test(traceparent) ? traceparent : undefined,
+    requestId: requestId !== undefined && REQUEST_ID.test(requestId) ? requestId : newRequestId(),
+    startedAtMs: nowMs,
+    deadlineAtMs: nowMs + timeoutMs,
+    match: undefined,
+    requestBytes: 0,
+    responseBytes: 0,
+  };
+}

@@ -1,0 +1,142 @@
+/** The gateway: HTTP in front of the services. Wires its parts; what touches the platform is passed in. */
+import type { Transport } from "@connectrpc/connect";
+import type { Registry } from "prom-client";
+import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
+import { KV, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
+import { createCalls } from "./calls.ts";
+import type { GatewayConfig } from "./config.ts";
+import { createHttpEdge, type EdgeLog, type HttpHandler } from "./edges/http.ts";
+import { createRpcEdge } from "./edges/rpc.ts";
+import { createSystemEdge } from "./edges/system.ts";
+import { ProtectedMode } from "./limits/protected_mode.ts";
+import { Slots } from "./limits/slots.ts";
+import { createGatewayMetrics } from "./metrics.ts";
+import { createMetricsCollector } from "./metrics_collector.ts";
+import { describeApi } from "./openapi.ts";
+import { createReadinessProbe } from "./readiness.ts";
+import { buildRouteTable, type Exposure } from "./routes.ts";
+import { pause, type Timer } from "./timer.ts";
+
+/** What the gateway offers. The RPCs, their paths and their bodies are told by proto/. */
+export const EXPOSED: readonly Exposure[] = [
+  { service: KeyValueService, peer: "kv", dialect: "aetherflow" },
+  { service: KV, peer: "kv", dialect: "etcd" },
+  { service: Watch, peer: "kv", dialect: "etcd" },
+];
+
+/** A listening HTTP server. */
+export interface HttpListener {
+  /** `http://127.0.0.1:8080`, with the real port. */
+  readonly url: string;
+  /** Stops accepting; resolves when the requests under way are answered and their connections closed. */
+  shutdown(): Promise<void>;
+  /** Cuts what is still under way. */
+  abort(): void;
+}
+
+/** What the gateway is made of. */
+export interface GatewayDeps {
+  readonly config: GatewayConfig;
+  /** Name of this worker: `gateway`, or `gateway-2`. */
+  readonly name: string;
+  readonly peers: { names(): readonly string[]; transport(name: string): Transport };
+  readonly clock: { now(): number };
+  readonly timer: Timer;
+  newRequestId(): string;
+  readonly log: EdgeLog;
+  readonly metrics: Registry;
+  residentMemoryBytes(): number;
+  /** Answer of /version; `version` is in the OpenAPI document too. */
+  readonly version: Readonly<Record<string, string>> & { readonly version: string };
+  /** Starts the HTTP server. */
+  listen(handler: HttpHandler): HttpListener;
+}
+
+/** A running gateway. */
+export interface GatewayModule {
+  readonly addresses: { readonly http: string };
+  health(): { ok: boolean; detail: string };
+  /** /readyz answers 503 for `drain.readyGraceMs`; then streams end, no more is accepted, and what is under way
+   *  finishes. What has not by `deadlineMs` is cut. Idempotent. */
+  drain(deadlineMs: number): Promise<void>;
+}
+
+/** Creates a gateway and starts to listen. */
+export function createGatewayModule(deps: GatewayDeps): GatewayModule {
+  const { config, clock, timer } = deps;
+  let isDraining = false;
+  let drained: Promise<void> | undefined;
+  const transport = (peer: string) => deps.peers.transport(peer);
+
+  const routes = buildRouteTable(EXPOSED);
+  const metrics = createGatewayMetrics(deps.metrics, deps.residentMemoryBytes);
+  const rpc = createRpcEdge({
+    calls: createCalls({
+      transport,
+      clock,
+      timer,
+      readRetryMs: config.readRetryMs,
+      onRetry: metrics.retried,
+    }),
+    clock,
+    timer,
+    metrics,
+    bodyBytesMax: config.limits.bodyBytes,
+    heartbeatMs: config.heartbeatMs,
+    streamSlots: new Slots(config.limits.concurrentStreams),
+    onFault(error, exchange) {
+      deps.log.error("stream failed", { requestId: exchange.requestId, path: exchange.path, error });
+    },
+  });
+  const system = createSystemEdge({
+    readiness: createReadinessProbe({
+      transport,
+      timeoutMs: config.statsTimeoutMs,
+      isDraining: () => isDraining,
+      self: deps.name,
+    }),
+    collector: createMetricsCollector({
+      registry: deps.metrics,
+      self: deps.name,
+      peers: () => deps.peers.names(),
+      transport,
+      timeoutMs: config.statsTimeoutMs,
+    }),
+    version: deps.version,
+    openapi: JSON.stringify(describeApi(routes.routes, deps.version.version)),
+    addresses: () => ({ http: listener.url }),
+  });
+  const listener = deps.listen(createHttpEdge({
+    routes,
+    rpc,
+    system,
+    metrics,
+    protectedMode: new ProtectedMode(config.allowedHosts),
+    requestSlots: new Slots(config.limits.concurrentRequests),
+    limits: config.limits,
+    requestTimeoutMs: config.requestTimeoutMs,
+    clock,
+    newRequestId: deps.newRequestId,
+    log: deps.log,
+  }));
+
+  async function drain(deadlineMs: number): Promise<void> {
+    isDraining = true;
+    const deadlineAtMs = clock.now() + deadlineMs;
+    if (config.drain.readyGraceMs > 0) {
+      await pause(timer, Math.min(config.drain.readyGraceMs, deadlineMs / 2));
+    }
+    rpc.drain();
+    const done = new AbortController();
+    const shutdown = listener.shutdown().finally(() => done.abort());
+    await Promise.race([shutdown, pause(timer, Math.max(0, deadlineAtMs - clock.now()), done.signal)]);
+    if (!done.signal.aborted) listener.abort();
+    await shutdown;
+  }
+
+  return {
+    addresses: { http: listener.url },
+    health: () => ({ ok: !isDraining, detail: isDraining ? "draining" : "" }),
+    drain: (deadlineMs) => drained ??= drain(deadlineMs),
+  };
+}

@@ -1,0 +1,467 @@
+/** HTTP texts ↔ protobuf messages, by the protobuf JSON mapping. Pure: nothing here reads a clock or a socket. */
+import {
+  create,
+  type DescField,
+  type DescMessage,
+  fromJson,
+  type JsonValue,
+  type Message,
+  ScalarType,
+  toJson,
+} from "@bufbuild/protobuf";
+import { GatewayError } from "./problem.ts";
+
+/** Whose JSON conventions a service is served with. `aetherflow`: camelCase names, every singular field written,
+ *  unknown names refused, problem+json errors, streams as server-sent events. `etcd`: what etcd's own gateway does:
+ *  names as in the .proto, zero values left out, unknown names ignored, google.rpc.Status errors, streams as lines. */
+export type Dialect = "aetherflow" | "etcd";
+
+const encoder = new TextEncoder();
+const strictDecoder = new TextDecoder("utf-8", { fatal: true });
+
+// ---------------------------------------------------------------------------------------------------------------
+// Fields by path
+
+/** A field reached through singular message fields. */
+export interface FieldPath {
+  /** Dotted proto names, for messages to people. */
+  readonly name: string;
+  readonly leaf: DescField;
+  /** Its value; undefined when it, or a message on the way, is not set. */
+  get(message: Message): unknown;
+  /** Sets it, creating the messages on the way. */
+  set(message: Message, value: unknown): void;
+}
+
+/** Finds `path` (dotted, proto or JSON names) in `desc`, or undefined. */
+export function fieldPath(desc: DescMessage, path: string): FieldPath | undefined {
+  const fields: DescField[] = [];
+  let at: DescMessage | undefined = desc;
+  for (const name of path.split(".")) {
+    const field: DescField | undefined = at?.fields.find((each) =>
+      each.name === name || each.jsonName === name
+    );
+    if (field === undefined) return undefined;
+    fields.push(field);
+    at = field.fieldKind === "message" ? field.message : undefined;
+  }
+  return createFieldPath(fields);
+}
+
+type Bag = Record<string, unknown>;
+type OneofBag = { case: string | undefined; value?: unknown };
+
+function createFieldPath(fields: readonly DescField[]): FieldPath {
+  const leaf = fields[fields.length - 1];
+  if (leaf === undefined) throw new RangeError("Cannot make a field path of no fields");
+  const parents = fields.slice(0, -1);
+  return {
+    name: fields.map((field) => field.name).join("."),
+    leaf,
+    get(message) {
+      let at: unknown = message;
+      for (const field of parents) {
+        at = getField(at as Bag, field);
+        if (at === undefined) return undefined;
+      }
+      return getField(at as Bag, leaf);
+    },
+    set(message, value) {
+      let at = message as unknown as Bag;
+      for (const field of parents) {
+        let next = getField(at, field);
+        if (next === undefined) setField(at, field, next = create(field.message as DescMessage));
+        at = next as Bag;
+      }
+      setField(at, leaf, value);
+    },
+  };
+}
+
+function getField(bag: Bag, field: DescField): unknown {
+  if (field.oneof === undefined) return bag[field.localName];
+  const oneof = bag[field.oneof.localName] as OneofBag;
+  return oneof.case === field.localName ? oneof.value : undefined;
+}
+
+function setField(bag: Bag, field: DescField, value: unknown): void {
+  if (field.oneof === undefined) bag[field.localName] = value;
+  else bag[field.oneof.localName] = { case: field.localName, value };
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Texts of paths and queries
+
+/** The octets a percent-encoded text stands for, or undefined when an escape is broken. Other characters are their
+ *  UTF-8 octets. `plusIsSpace` as in query strings. */
+export function percentDecode(text: string, plusIsSpace = false): Uint8Array<ArrayBuffer> | undefined {
+  // U+FFFD stands where the HTTP server met octets that are not UTF-8: what was meant cannot be known any more.
+  if (text.includes("\uFFFD")) return undefined;
+  const octets = encoder.encode(plusIsSpace ? text.replaceAll("+", " ") : text);
+  if (!text.includes("%")) return octets;
+  let length = 0;
+  for (let i = 0; i < octets.length; i++) {
+    let octet = octets[i]!;
+    if (octet === 0x25) {
+      const high = hexDigit(octets[i + 1]);
+      const low = hexDigit(octets[i + 2]);
+      if (high < 0 || low < 0) return undefined;
+      octet = high * 16 + low;
+      i += 2;
+    }
+    octets[length++] = octet;
+  }
+  return octets.subarray(0, length);
+}
+
+function hexDigit(octet: number | undefined): number {
+  if (octet === undefined) return -1;
+  if (octet >= 0x30 && octet <= 0x39) return octet - 0x30;
+  const lower = octet | 0x20;
+  return lower >= 0x61 && lower <= 0x66 ? lower - 0x57 : -1;
+}
+
+/** One `name=value` of a query string, the value still encoded. */
+export interface QueryPair {
+  readonly name: string;
+  readonly rawValue: string;
+}
+
+/** Splits a query string (without `?`). @throws {GatewayError} `invalid_argument` for a name with a broken escape. */
+export function parseQuery(query: string): QueryPair[] {
+  const pairs: QueryPair[] = [];
+  for (const part of query.split("&")) {
+    if (part === "") continue;
+    const equals = part.indexOf("=");
+    const rawName = equals < 0 ? part : part.slice(0, equals);
+    const name = textOf(percentDecode(rawName, true));
+    if (name === undefined) {
+      throw invalid(`the query parameter name ${quote(rawName)} is not valid percent-encoded UTF-8`);
+    }
+    pairs.push({ name, rawValue: equals < 0 ? "" : part.slice(equals + 1) });
+  }
+  return pairs;
+}
+
+/** The fields of a message that a query string may set, by every accepted spelling. */
+export type QueryFields = ReadonlyMap<string, FieldPath>;
+
+// How deep query parameters reach into nested messages (a.b.c); deeper ones belong in a body.
+const QUERY_DEPTH_MAX = 3;
+
+/** The query parameters of an RPC: all scalar, enum and repeated scalar fields except those named in `bound`. */
+export function queryFields(desc: DescMessage, bound: ReadonlySet<string>): QueryFields {
+  const fields = new Map<string, FieldPath>();
+  collectQueryFields(desc, [], [""], bound, fields);
+  return fields;
+}
+
+function collectQueryFields(
+  desc: DescMessage,
+  parents: readonly DescField[],
+  spellings: readonly string[],
+  bound: ReadonlySet<string>,
+  into: Map<string, FieldPath>,
+): void {
+  for (const field of desc.fields) {
+    const path = createFieldPath([...parents, field]);
+    if (bound.has(path.name)) continue;
+    const names = spellings.flatMap((prefix) => [...new Set([prefix + field.jsonName, prefix + field.name])]);
+    if (field.fieldKind === "scalar" || field.fieldKind === "enum") {
+      for (const name of names) into.set(name, path);
+    } else if (field.fieldKind === "list" && field.listKind !== "message") {
+      for (const name of names) into.set(name, path);
+    } else if (field.fieldKind === "message" && parents.length + 1 < QUERY_DEPTH_MAX) {
+      collectQueryFields(field.message, [...parents, field], names.map((name) => `${name}.`), bound, into);
+    }
+  }
+}
+
+/** Sets fields of `message` from query parameters; `switches` are parameters that chose the route and are no fields.
+ *  @throws {GatewayError} `invalid_argument` naming the parameter that is unknown, repeated or not of its type. */
+export function bindQuery(
+  message: Message,
+  pairs: readonly QueryPair[],
+  fields: QueryFields,
+  switches: ReadonlySet<string>,
+): void {
+  const seen = new Set<FieldPath>();
+  for (const { name, rawValue } of pairs) {
+    if (switches.has(name)) {
+      if (rawValue === "true" || rawValue === "false") continue;
+      throw invalid(`query parameter ${quote(name)} is ${quote(rawValue)}, expected true or false`);
+    }
+    const field = fields.get(name);
+    if (field === undefined) throw invalid(`unknown query parameter ${quote(name)}`);
+    const value = parseText(field.leaf, rawValue, true, `query parameter ${quote(name)}`);
+    if (field.leaf.fieldKind === "list") {
+      (field.get(message) as unknown[] | undefined)?.push(value) ?? field.set(message, [value]);
+      continue;
+    }
+    if (seen.has(field)) throw invalid(`the query parameter ${quote(name)} is given more than once`);
+    seen.add(field);
+    field.set(message, value);
+  }
+}
+
+/** Sets a field from a path variable, which may not be empty.
+ *  @throws {GatewayError} `invalid_argument` naming the variable. */
+export function bindPathVariable(message: Message, field: FieldPath, raw: string): void {
+  if (raw === "") throw invalid(`${field.name} is empty in the path`);
+  field.set(message, parseText(field.leaf, raw, false, `${field.name} in the path`));
+}
+
+/** The value of a field from its percent-encoded text: for bytes the octets, for the rest the text's meaning. */
+function parseText(field: DescField, raw: string, plusIsSpace: boolean, what: string): unknown {
+  const octets = percentDecode(raw, plusIsSpace);
+  if (octets === undefined) throw invalid(`${what} has a broken percent escape or is not UTF-8`);
+  if (field.scalar === ScalarType.BYTES) return octets;
+  const text = textOf(octets);
+  if (text === undefined) throw invalid(`${what} is not UTF-8`);
+  const value = field.enum !== undefined
+    ? field.enum.values.find((each) => each.name === text || String(each.number) === text)?.number
+    : parseScalar(field.scalar, text);
+  if (value === undefined) {
+    const expected = field.enum !== undefined
+      ? field.enum.values.map((each) => each.name).join(", ")
+      : EXPECTED[field.scalar as ScalarType];
+    throw invalid(`${what} is ${quote(text)}, expected ${expected}`);
+  }
+  return value;
+}
+
+const EXPECTED: Readonly<Record<ScalarType, string>> = {
+  [ScalarType.BYTES]: "bytes",
+  [ScalarType.STRING]: "text",
+  [ScalarType.BOOL]: "true or false",
+  [ScalarType.DOUBLE]: "a number",
+  [ScalarType.FLOAT]: "a number",
+  [ScalarType.INT32]: "a 32-bit integer",
+  [ScalarType.SINT32]: "a 32-bit integer",
+  [ScalarType.SFIXED32]: "a 32-bit integer",
+  [ScalarType.UINT32]: "an unsigned 32-bit integer",
+  [ScalarType.FIXED32]: "an unsigned 32-bit integer",
+  [ScalarType.INT64]: "a 64-bit integer",
+  [ScalarType.SINT64]: "a 64-bit integer",
+  [ScalarType.SFIXED64]: "a 64-bit integer",
+  [ScalarType.UINT64]: "an unsigned 64-bit integer",
+  [ScalarType.FIXED64]: "an unsigned 64-bit integer",
+};
+
+const INTEGER = /^-?\d{1,20}$/;
+const NUMBER = /^-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
+
+function parseScalar(type: ScalarType | undefined, text: string): unknown {
+  switch (type) {
+    case ScalarType.STRING:
+      return text;
+    case ScalarType.BOOL:
+      return text === "true" ? true : text === "false" ? false : undefined;
+    case ScalarType.DOUBLE:
+    case ScalarType.FLOAT:
+      return NUMBER.test(text) ? Number(text) : undefined;
+    case ScalarType.INT32:
+    case ScalarType.SINT32:
+    case ScalarType.SFIXED32:
+      return numberIn(text, -0x8000_0000, 0x7fff_ffff);
+    case ScalarType.UINT32:
+    case ScalarType.FIXED32:
+      return numberIn(text, 0, 0xffff_ffff);
+    case ScalarType.INT64:
+    case ScalarType.SINT64:
+    case ScalarType.SFIXED64:
+      return bigintIn(text, -(1n << 63n), (1n << 63n) - 1n);
+    case ScalarType.UINT64:
+    case ScalarType.FIXED64:
+      return bigintIn(text, 0n, (1n << 64n) - 1n);
+    default:
+      return undefined;
+  }
+}
+
+function numberIn(text: string, min: number, max: number): number | undefined {
+  const value = INTEGER.test(text) ? Number(text) : NaN;
+  return value >= min && value <= max ? value : undefined;
+}
+
+function bigintIn(text: string, min: bigint, max: bigint): bigint | undefined {
+  if (!INTEGER.test(text)) return undefined;
+  const value = BigInt(text);
+  return value >= min && value <= max ? value : undefined;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// JSON bodies
+
+/** A message from a JSON body. With `field`, the body is that field's value and not the whole message.
+ *  @throws {GatewayError} `invalid_argument` saying where it does not fit. */
+export function messageFromJson(
+  desc: DescMessage,
+  body: Uint8Array,
+  dialect: Dialect,
+  field?: DescField,
+): Message {
+  const text = textOf(body);
+  if (text === undefined) throw invalid("the body is not UTF-8");
+  let json: JsonValue;
+  try {
+    json = text === "" && field === undefined ? {} : JSON.parse(text);
+  } catch (error) {
+    throw invalid(`the body is not JSON: ${(error as Error).message}`);
+  }
+  try {
+    return fromJson(desc, field === undefined ? json : { [field.jsonName]: json }, {
+      ignoreUnknownFields: dialect === "etcd",
+    });
+  } catch (error) {
+    // RangeError is the stack's end: nesting deeper than any real request.
+    throw invalid(error instanceof RangeError ? "the body is nested too deeply" : (error as Error).message);
+  }
+}
+
+/** The JSON text of a message. */
+export function messageToJson(desc: DescMessage, message: Message, dialect: Dialect): string {
+  return JSON.stringify(messageToValue(desc, message, dialect));
+}
+
+/** The JSON value of a message. */
+export function messageToValue(desc: DescMessage, message: Message, dialect: Dialect): JsonValue {
+  return toJson(desc, message, dialect === "etcd" ? ETCD_WRITE : AETHERFLOW_WRITE);
+}
+
+const ETCD_WRITE = { useProtoFieldName: true };
+const AETHERFLOW_WRITE = { alwaysEmitImplicit: true };
+
+/** Cuts a byte stream of JSON objects, with or without white space between them, into single objects. */
+export class JsonSplitter {
+  #pending = new Uint8Array(0);
+  #scanned = 0;
+  #depth = 0;
+  #inString = false;
+  #escaped = false;
+
+  /** `bytesMax` bounds one object. */
+  constructor(readonly bytesMax: number) {}
+
+  /** True when bytes of an unfinished object wait. */
+  get isPartial(): boolean {
+    return this.#pending.length > 0;
+  }
+
+  /** Takes the next bytes, returns the objects that are whole now.
+   *  @throws {GatewayError} `invalid_argument` for anything but objects; `body_too_large`. */
+  push(chunk: Uint8Array): Uint8Array[] {
+    const bytes = this.#pending.length === 0 ? chunk : concat(this.#pending, chunk);
+    const whole: Uint8Array[] = [];
+    let start = 0;
+    for (let i = this.#scanned; i < bytes.length; i++) {
+      const octet = bytes[i]!;
+      if (this.#inString) {
+        if (this.#escaped) this.#escaped = false;
+        else if (octet === 0x5c) this.#escaped = true;
+        else if (octet === 0x22) this.#inString = false;
+      } else if (octet === 0x22 && this.#depth > 0) this.#inString = true;
+      else if (octet === 0x7b || (octet === 0x5b && this.#depth > 0)) this.#depth++;
+      else if (this.#depth > 0 && (octet === 0x7d || octet === 0x5d)) {
+        if (--this.#depth === 0) {
+          whole.push(bytes.subarray(start, i + 1));
+          start = i + 1;
+        }
+      } else if (this.#depth === 0) {
+        if (!isWhiteSpace(octet)) throw invalid("the body is not a sequence of JSON objects");
+        start = i + 1;
+      }
+      if (i + 1 - start > this.bytesMax) {
+        throw new GatewayError("body_too_large", `a JSON request is larger than ${this.bytesMax} bytes`);
+      }
+    }
+    this.#pending = bytes.slice(start);
+    this.#scanned = this.#pending.length;
+    return whole;
+  }
+}
+
+function isWhiteSpace(octet: number): boolean {
+  return octet === 0x20 || octet === 0x0a || octet === 0x0d || octet === 0x09;
+}
+
+function concat(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
+  const both = new Uint8Array(a.length + b.length);
+  both.set(a);
+  both.set(b, a.length);
+  return both;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Conditional requests
+
+/** What If-Match and If-None-Match ask of a write: nothing; a revision (0: absent); or what can never hold. */
+export type Precondition = bigint | "never" | undefined;
+
+const STRONG_TAG = /^"(\d{1,19})"$/;
+
+/** Reads the condition of a write.
+ *  @throws {GatewayError} `invalid_argument` for conditions that cannot be one compare-and-set. */
+export function parsePrecondition(
+  ifMatch: string | undefined,
+  ifNoneMatch: string | undefined,
+): Precondition {
+  if (ifMatch !== undefined && ifNoneMatch !== undefined) {
+    throw invalid("If-Match and If-None-Match cannot be used together");
+  }
+  if (ifNoneMatch !== undefined) {
+    if (ifNoneMatch.trim() === "*") return 0n;
+    throw invalid("If-None-Match of a write must be *; use If-Match to write over a known revision");
+  }
+  if (ifMatch === undefined) return undefined;
+  const tag = ifMatch.trim();
+  if (tag === "*" || tag.includes(",")) throw invalid('If-Match of a write must be one entity tag, like "7"');
+  const match = STRONG_TAG.exec(tag);
+  // A weak tag, or one that we never gave out, matches nothing (RFC 9110 §13.1.1). Neither does 0, which no key has.
+  const revision = match === null ? 0n : BigInt(match[1]!);
+  return revision === 0n || revision >= 1n << 63n ? "never" : revision;
+}
+
+/** True when an If-None-Match header names `etag` (`"7"`), by weak comparison, or is `*`. */
+export function noneMatchHits(ifNoneMatch: string, etag: string): boolean {
+  return ifNoneMatch.split(",").some((each) => {
+    const tag = each.trim();
+    return tag === "*" || tag === etag || tag === `W/${etag}`;
+  });
+}
+
+/** True when an If-Match header of a read lets `etag` pass, by strong comparison. */
+export function matchHits(ifMatch: string, etag: string): boolean {
+  return ifMatch.split(",").some((each) => each.trim() === "*" || each.trim() === etag);
+}
+
+/** The revision a client resumes from (`Last-Event-ID`), or undefined when it has none.
+ *  @throws {GatewayError} `invalid_argument` when it is not a revision. */
+export function parseLastEventId(header: string | undefined): bigint | undefined {
+  if (header === undefined || header === "") return undefined;
+  const revision = bigintIn(header, 0n, (1n << 63n) - 2n);
+  if (revision === undefined) throw invalid(`Last-Event-ID is ${quote(header)}, expected a revision`);
+  return revision;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+
+function textOf(octets: Uint8Array | undefined): string | undefined {
+  if (octets === undefined) return undefined;
+  try {
+    return strictDecoder.decode(octets);
+  } catch {
+    return undefined; // not UTF-8, which every caller reports by what it is reading
+  }
+}
+
+// Long enough to recognise what was sent, short enough for a log line.
+const QUOTED_CHARS_MAX = 80;
+
+function quote(text: string): string {
+  return JSON.stringify(text.length > QUOTED_CHARS_MAX ? `${text.slice(0, QUOTED_CHARS_MAX)}…` : text);
+}
+
+function invalid(message: string): GatewayError {
+  return new GatewayError("invalid_argument", message);
+}
