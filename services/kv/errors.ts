@@ -85,7 +85,7 @@ export class KvError extends Error {
 /** Reasons a watch was refused or cancelled; they travel as `cancel_reason`, not as an error. */
 export const WATCH_CANCEL_REASONS = {
   compacted: KV_ERRORS.compacted.text,
-  emptyRange: "etcdserver: mvcc: watcher range is empty",
-  duplicateId: "etcdserver: mvcc: duplicate watch ID provided on the WatchStream",
+  emptyRange: "mvcc: watcher range is empty",
+  duplicateId: "mvcc: duplicate watch ID provided on the WatchStream",
   tooMany: KV_ERRORS.tooManyRequests.text,
 } as const;
