@@ -1,0 +1,113 @@
+/** `aetherflow start`: the product, from the command line to its exit code. */
+import { stringify } from "yaml";
+import { type Config, configSchema } from "../services/host/config.ts";
+import { ConfigError, documentKeys, withoutSecrets } from "../services/host/config_sources.ts";
+import { EXIT, HostError } from "../services/host/exit_code.ts";
+import { type Host, openHost } from "../services/host/host.ts";
+import { type ConfigOptions, readConfig } from "./config_args.ts";
+import { complain, printLine } from "./output.ts";
+
+/** Options of the command. */
+export interface StartOptions extends ConfigOptions {
+  readonly printConfig?: boolean;
+  readonly json?: boolean;
+}
+
+/** Runs until a signal or a failure. Resolves to the exit code. */
+export async function start(options: StartOptions): Promise<number> {
+  try {
+    const config = readConfig(options);
+    if (options.printConfig) {
+      const shown = withoutSecrets(config);
+      printLine(options.json ? JSON.stringify(shown) : stringify(shown).trimEnd());
+      return EXIT.ok;
+    }
+    return await runHost(config, options);
+  } catch (error) {
+    if (error instanceof ConfigError) {
+      complain(error.message);
+      return EXIT.config;
+    }
+    if (error instanceof HostError) {
+      complain(error.message);
+      return error.exitCode;
+    }
+    throw error;
+  }
+}
+
+async function runHost(config: Config, options: StartOptions): Promise<number> {
+  const host = openHost(config);
+  const stopped = stopOnSignals(host);
+  if (await host.started === "ready") {
+    printLine(readyLine(config, host.addresses(), performance.now(), options.json ?? false));
+  }
+  const failure = await Promise.race([host.failed, stopped.signalled]);
+  if (failure !== undefined) {
+    complain(failure.message);
+    await host.stop();
+    return failure.exitCode;
+  }
+  return await stopped.clean ? EXIT.ok : EXIT.cutShort;
+}
+
+/** The first signal drains, the second ends at once. */
+function stopOnSignals(host: Host): { signalled: Promise<undefined>; clean: Promise<boolean> } {
+  const signalled = Promise.withResolvers<undefined>();
+  const clean = Promise.withResolvers<boolean>();
+  let signals = 0;
+  const onSignal = () => {
+    signals++;
+    if (signals > 1) return host.cutShort();
+    signalled.resolve(undefined);
+    host.stop().then(clean.resolve, clean.reject);
+  };
+  Deno.addSignalListener("SIGINT", onSignal);
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", onSignal);
+  return { signalled: signalled.promise, clean: clean.promise };
+}
+
+/** The one line on stdout. `elapsedMs` counts from the start of the process. */
+export function readyLine(
+  config: Config,
+  addresses: Record<string, string>,
+  elapsedMs: number,
+  json: boolean,
+): string {
+  const facts = { ...addresses, data: config.data, durability: config.kv.durability };
+  const tookMs = Math.round(elapsedMs);
+  if (json) return JSON.stringify({ ready: true, ...facts, tookMs });
+  const pairs = Object.entries({ ...facts, in: `${tookMs}ms` });
+  return `ready ${pairs.map(([key, value]) => `${key}=${value}`).join(" ")}`;
+}
+
+/** What `start --help` prints below the options. */
+export function startHelp(): string {
+  const keys = documentKeys(configSchema).map(({ path, expected, default: value, description }) =>
+    `  ${path}\n      ${description}\n      ${expected}; default ${JSON.stringify(value)}`
+  );
+  return `
+Settings come from flags, then AETHERFLOW_… variables, then the file, then defaults; the first that has one wins:
+  aetherflow start --set gateway.http.port=8081
+  AETHERFLOW_GATEWAY__HTTP__PORT=8081 aetherflow start
+  aetherflow.yaml:   gateway: { http: { port: 8081 } }
+
+When everything serves, one line on stdout says so; all else goes to stderr:
+  ready http=http://127.0.0.1:8080 quantum=127.0.0.1:7400 data=./data durability=always in=412ms
+
+SIGTERM or SIGINT finishes what is under way and ends; a second one ends at once.
+
+Exit codes:
+  ${EXIT.ok}   stopped by a signal, everything finished
+  ${EXIT.error}   something else went wrong
+  ${EXIT.config}   wrong usage or configuration
+  ${EXIT.addressInUse}  a port is taken by another process
+  ${EXIT.dataInUse}  the data folder is in use by another process
+  ${EXIT.dataDamaged}  stored data is damaged
+  ${EXIT.storage}  the disk is full, or the data folder cannot be used
+  ${EXIT.gaveUp}  a worker kept dying
+  ${EXIT.cutShort}  stopped by a signal, but a deadline or a second signal cut work short
+
+Keys:
+${keys.join("\n")}`;
+}

@@ -1,0 +1,221 @@
+/** The host: the main thread's part of the product. It runs the plan and answers for it. */
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import {
+  HostService,
+  type ReadinessResponse,
+  ReadinessResponseSchema,
+  WorkerService,
+  WorkerStatus_State,
+} from "$proto/aetherflow/host/v1/host_pb.ts";
+import { openQuantumNode } from "../../transport/channels/quantum.ts";
+import { createChannelTransport, createRpcServer } from "../../transport/rpc/mod.ts";
+import { systemClock } from "../runtime/clock.ts";
+import { createLogger, type LogSettings } from "../runtime/log.ts";
+import { createMetrics, Gauge } from "../runtime/metrics.ts";
+import { createPeers } from "../runtime/peers.ts";
+import { registerQuantumMetrics } from "../runtime/quantum_metrics.ts";
+import { systemRandom } from "../runtime/random.ts";
+import type { Config } from "./config.ts";
+import { openDataFolder } from "./data_folder.ts";
+import type { HostError } from "./exit_code.ts";
+import { createPlan, hostAndPort } from "./plan.ts";
+import { portsFree, resolvePorts } from "./ports.ts";
+import { spawnWorker } from "./spawn.ts";
+import { Supervisor, type SupervisorDeps, type WorkerReport } from "./supervisor.ts";
+
+/** Length of the secret that the nodes of one boot share. */
+const SECRET_BYTES = 32;
+
+/** What may stand in for the real thing; tests run workers of their own. */
+export interface HostOptions {
+  readonly spawn?: SupervisorDeps["spawn"];
+  /** Takes the log lines of the host. Workers write to stderr themselves. */
+  readonly writeLog?: (line: string) => void;
+}
+
+/** A host that is starting or running. */
+export interface Host {
+  /** "ready" when every worker serves, "stopped" when `stop` came first.
+   *  @throws {HostError} when the product cannot start; nothing runs any more then. */
+  readonly started: Promise<"ready" | "stopped">;
+  /** Settles when the product cannot go on; the owner then calls `stop` and exits with the error's code. */
+  readonly failed: Promise<HostError>;
+  /** `{http: "http://127.0.0.1:8080", quantum: "127.0.0.1:7400"}`; complete once started. */
+  addresses(): Record<string, string>;
+  report(): WorkerReport[];
+  /** Drains the workers in reverse start order and releases everything; true if all work was finished. */
+  stop(): Promise<boolean>;
+  /** Makes `stop` wait no longer. */
+  cutShort(): void;
+}
+
+/** Takes the data folder and the ports and starts the workers.
+ *  @throws {HostError} if the folder or a port is not to be had. */
+export function openHost(config: Config, options: HostOptions = {}): Host {
+  using opened = new DisposableStack();
+  const folder = opened.use(openDataFolder(config.data));
+  const plan = createPlan(config, resolvePorts(config), folder.path);
+  for (const worker of plan.workers) {
+    if (worker.dataDirectory !== undefined) folder.prepare(worker.dataDirectory);
+  }
+
+  const workerLog = logSettings(config);
+  const log = createLogger(
+    "host",
+    workerLog,
+    options.writeLog === undefined ? {} : { write: options.writeLog },
+  );
+  const secret = systemRandom.fill(new Uint8Array(SECRET_BYTES));
+  const rpc = createRpcServer({
+    onError: (method, error) => log.error("call failed", { method, error }),
+  });
+  const node = openQuantumNode({
+    listen: plan.host.listen,
+    secret,
+    onChannel: (channel) => rpc.accept(channel),
+    log: (text, fields) => log.debug(text, fields),
+  });
+  const peers = createPeers({
+    connect: (to, signal) => node.connect(to, signal),
+    createTransport: createChannelTransport,
+    log,
+  });
+  const worker = (name: string) => createClient(WorkerService, peers.transport(name));
+  const { heartbeat, restart, startTimeoutMs, drain } = config.host;
+
+  const supervisor = new Supervisor({
+    plan,
+    secret,
+    limits: { ...heartbeat, ...restart, startTimeoutMs },
+    stageDeadlineMs: drain.stageDeadlineMs,
+    workerLog,
+    clock: systemClock,
+    random: systemRandom,
+    log,
+    setTimer: setTimer,
+    spawn: options.spawn ?? spawnWorker,
+    portsFree,
+    async ping(name) {
+      try {
+        return await worker(name).health({}, { timeoutMs: heartbeat.timeoutMs });
+      } catch (error) {
+        if (isSilence(error)) throw error;
+        // A refusal is a sign of life too.
+        return { ok: false, detail: `health check refused: ${ConnectError.from(error).message}` };
+      }
+    },
+    async drain(name, deadlineMs) {
+      await worker(name).drain({ deadlineMs }, { timeoutMs: deadlineMs });
+    },
+    updatePeers: (changed) => peers.update(changed),
+  });
+
+  const metrics = createMetrics("host");
+  registerQuantumMetrics(metrics, node);
+  registerWorkerMetrics(metrics, () => supervisor.report());
+  rpc.service(HostService, {
+    readiness: () => readinessOf(supervisor.report()),
+    hostStats: async () => ({ text: await metrics.metrics() }),
+  });
+
+  const resources = opened.move();
+  const release = async () => {
+    peers.close();
+    await node.close();
+    resources.dispose();
+  };
+  const started = supervisor.start().catch(async (error) => {
+    await release();
+    throw error;
+  });
+  return {
+    started,
+    failed: supervisor.failed,
+    addresses: () => ({ ...supervisor.addresses, quantum: hostAndPort(plan.host.listen) }),
+    report: () => supervisor.report(),
+    async stop() {
+      const clean = await supervisor.stop();
+      await release();
+      return clean;
+    },
+    cutShort: () => supervisor.cutShort(),
+  };
+}
+
+/** How host and workers log; `auto` looks at stderr. */
+export function logSettings(config: Config): LogSettings {
+  const { level, format } = config.log;
+  if (format !== "auto") return { level, format };
+  if (!Deno.stderr.isTerminal()) return { level, format: "json" };
+  return { level, format: Deno.noColor ? "text" : "color" };
+}
+
+function setTimer(ms: number, then: () => void): () => void {
+  const timer = setTimeout(then, ms);
+  return () => clearTimeout(timer);
+}
+
+/** Whether an error means that no answer came. */
+function isSilence(error: unknown): boolean {
+  const { code } = ConnectError.from(error);
+  return code === Code.Unavailable || code === Code.DeadlineExceeded || code === Code.Canceled;
+}
+
+const STATES: Readonly<Record<WorkerReport["state"], WorkerStatus_State>> = {
+  starting: WorkerStatus_State.STARTING,
+  ready: WorkerStatus_State.READY,
+  restarting: WorkerStatus_State.RESTARTING,
+  draining: WorkerStatus_State.DRAINING,
+  stopped: WorkerStatus_State.STOPPED,
+  failed: WorkerStatus_State.FAILED,
+  unhealthy: WorkerStatus_State.FAILED,
+};
+
+function readinessOf(report: readonly WorkerReport[]): ReadinessResponse {
+  return create(ReadinessResponseSchema, {
+    workers: report.map(({ state, sinceMs, ...rest }) => ({
+      ...rest,
+      state: STATES[state],
+      sinceMs: BigInt(sinceMs),
+    })),
+  });
+}
+
+function registerWorkerMetrics(
+  metrics: ReturnType<typeof createMetrics>,
+  report: () => WorkerReport[],
+): void {
+  const registers = [metrics];
+  new Gauge({
+    name: "aetherflow_worker_ready",
+    help: "1 while the worker serves.",
+    labelNames: ["name"],
+    registers,
+    collect() {
+      for (const { name, state } of report()) this.set({ name }, state === "ready" ? 1 : 0);
+    },
+  });
+  new Gauge({
+    name: "aetherflow_worker_restarts",
+    help: "Restarts of the worker since the host started.",
+    labelNames: ["name"],
+    registers,
+    collect() {
+      for (const { name, restarts } of report()) this.set({ name }, restarts);
+    },
+  });
+  new Gauge({
+    name: "process_resident_memory_bytes",
+    help: "Memory of the whole process, all workers included.",
+    registers,
+    collect() {
+      this.set(Deno.memoryUsage().rss);
+    },
+  });
+  new Gauge({
+    name: "process_start_time_seconds",
+    help: "When the process started, in seconds since the Unix epoch.",
+    registers,
+  }).set(performance.timeOrigin / 1000);
+}

@@ -1,0 +1,145 @@
+/** What runs, in which order, on which ports, and with exactly which permissions: a function of the configuration. */
+import type { Config } from "./config.ts";
+
+/** Where all Quantum nodes listen: the workers are threads of one process. */
+export const QUANTUM_HOSTNAME = "127.0.0.1";
+
+/** The host's name among the peers. */
+export const HOST_NAME = "host";
+
+/** Services, in start order. A stage starts when the one before it is ready, and drains before it. */
+const STAGES = ["kv", "gateway"] as const;
+export type ServiceName = typeof STAGES[number];
+
+/** One worker to run, before ports are known. */
+export interface WorkerSlot {
+  /** Name among the peers: the service's, with a number where it has several workers. */
+  readonly name: string;
+  readonly service: ServiceName;
+  /** From 1. */
+  readonly instance: number;
+  /** 0 starts first and drains last. */
+  readonly stage: number;
+}
+
+/** The ports that the host found free, or that the configuration fixes. */
+export interface Ports {
+  /** The host's, then one for each worker, in the order of `listWorkers`. */
+  readonly quantum: readonly number[];
+  readonly http: number;
+}
+
+/** Deno's permission object with every key written out, so that nothing is inherited by omission. */
+export interface WorkerPermissions {
+  readonly env: false;
+  readonly ffi: false;
+  readonly import: false;
+  readonly net: string[];
+  readonly read: false | string[];
+  readonly run: false;
+  readonly sys: false;
+  readonly write: false | string[];
+}
+
+/** A TCP address that a worker listens on. */
+export interface TcpAddress {
+  readonly hostname: string;
+  readonly port: number;
+  /** Whether several workers listen on it together. */
+  readonly shared: boolean;
+}
+
+/** One worker to run. */
+export interface WorkerPlan extends WorkerSlot {
+  /** Its Quantum node. */
+  readonly listen: { readonly hostname: string; readonly port: number };
+  /** TCP addresses it listens on. */
+  readonly tcp: readonly TcpAddress[];
+  /** The part of the configuration it is given. */
+  readonly config: unknown;
+  /** The folder that is its own. */
+  readonly dataDirectory: string | undefined;
+  readonly permissions: WorkerPermissions;
+}
+
+/** Everything the supervisor needs. */
+export interface Plan {
+  readonly host: { readonly listen: { readonly hostname: string; readonly port: number } };
+  /** In start order. */
+  readonly workers: readonly WorkerPlan[];
+}
+
+/** The workers that a configuration asks for, in start order. */
+export function listWorkers(config: Config): WorkerSlot[] {
+  return STAGES.flatMap((service, stage) => {
+    const count = service === "gateway" ? config.gateway.workers : 1;
+    return Array.from({ length: count }, (_, i) => ({
+      name: count === 1 ? service : `${service}-${i + 1}`,
+      service,
+      instance: i + 1,
+      stage,
+    }));
+  });
+}
+
+/** Plans the run. `dataDirectory` is the absolute path of `config.data`.
+ *  @throws {RangeError} if `ports` does not fit the configuration. */
+export function createPlan(config: Config, ports: Ports, dataDirectory: string): Plan {
+  const slots = listWorkers(config);
+  if (ports.quantum.length !== slots.length + 1) {
+    throw new RangeError(
+      `Cannot plan: ${slots.length + 1} Quantum ports are needed, got ${ports.quantum.length}`,
+    );
+  }
+  const listen = ports.quantum.map((port) => ({ hostname: QUANTUM_HOSTNAME, port }));
+  const quantumNet = listen.map(hostAndPort);
+  const workers = slots.map((slot, i): WorkerPlan => {
+    // Every node answers and may call every other: Deno asks for the right to send to an address, answers included.
+    const own = quantumNet[i + 1]!;
+    const net = [own, ...quantumNet.filter((address) => address !== own)];
+    const base = { ...slot, listen: listen[i + 1]! };
+    switch (slot.service) {
+      case "kv": {
+        const folder = `${dataDirectory}/kv`;
+        return {
+          ...base,
+          tcp: [],
+          config: config.kv,
+          dataDirectory: folder,
+          permissions: permissions({ net, folders: [folder] }),
+        };
+      }
+      case "gateway": {
+        const http = { hostname: config.gateway.http.host, port: ports.http };
+        return {
+          ...base,
+          tcp: [{ ...http, shared: config.gateway.workers > 1 }],
+          config: { ...config.gateway, http: { ...config.gateway.http, port: ports.http } },
+          dataDirectory: undefined,
+          permissions: permissions({ net: [hostAndPort(http), ...net] }),
+        };
+      }
+    }
+  });
+  return { host: { listen: listen[0]! }, workers };
+}
+
+/** `host:port` as permissions and messages write it; IPv6 in brackets. */
+export function hostAndPort({ hostname, port }: { hostname: string; port: number }): string {
+  return hostname.includes(":") && !hostname.startsWith("[")
+    ? `[${hostname}]:${port}`
+    : `${hostname}:${port}`;
+}
+
+function permissions(granted: { net: string[]; folders?: string[] }): WorkerPermissions {
+  return {
+    env: false,
+    ffi: false,
+    import: false,
+    net: granted.net,
+    read: granted.folders ?? false,
+    run: false,
+    sys: false,
+    write: granted.folders ?? false,
+  };
+}

@@ -1,0 +1,75 @@
+/** Which ports the run uses: fixed ones are tried, free ones found, before any worker starts, so that permissions can name
+ *  them and a restarted worker comes back where it was. */
+import type { Config } from "./config.ts";
+import { EXIT, HostError } from "./exit_code.ts";
+import { hostAndPort, listWorkers, type Ports, QUANTUM_HOSTNAME, type WorkerPlan } from "./plan.ts";
+
+/** How long the sockets of an ended thread may take to close, in milliseconds; then the new one tries its luck. */
+const RELEASE_DEADLINE_MS = 1_000;
+const RELEASE_POLL_MS = 5;
+
+/** Finds the ports. @throws {HostError} if one is taken or may not be used. */
+export function resolvePorts(config: Config): Ports {
+  // Free ports stay bound until all are known, so that none is found twice.
+  using held = new DisposableStack();
+  const count = listWorkers(config).length + 1;
+  const quantum = Array.from({ length: count }, (_, i) => {
+    const port = config.quantum.basePort === 0 ? 0 : config.quantum.basePort + i;
+    return tryPort("quantum.basePort", { hostname: QUANTUM_HOSTNAME, port }, (address) => {
+      const socket = bindUdp(address);
+      held.defer(() => socket.close());
+      return (socket.addr as Deno.NetAddr).port;
+    });
+  });
+  const { host: hostname, port } = config.gateway.http;
+  const http = tryPort("gateway.http.port", { hostname, port }, (address) => {
+    const listener = Deno.listen(address);
+    held.defer(() => listener.close());
+    return (listener.addr as Deno.NetAddr).port;
+  });
+  return { quantum, http };
+}
+
+/** Waits until the ports of an ended worker are free, but not for ever: the worker's own start reports what is wrong. */
+export async function portsFree(plan: Pick<WorkerPlan, "listen" | "tcp">): Promise<void> {
+  const deadline = performance.now() + RELEASE_DEADLINE_MS;
+  while (!isFree(plan) && performance.now() < deadline) {
+    await new Promise((resolve) => setTimeout(resolve, RELEASE_POLL_MS));
+  }
+}
+
+function isFree(plan: Pick<WorkerPlan, "listen" | "tcp">): boolean {
+  try {
+    bindUdp(plan.listen).close();
+    for (const { hostname, port, shared } of plan.tcp) if (!shared) Deno.listen({ hostname, port }).close();
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.AddrInUse) return false;
+    throw error;
+  }
+}
+
+function bindUdp({ hostname, port }: { hostname: string; port: number }): Deno.DatagramConn {
+  return Deno.listenDatagram({ transport: "udp", hostname, port });
+}
+
+function tryPort(
+  key: string,
+  address: { hostname: string; port: number },
+  bind: (address: { hostname: string; port: number }) => number,
+): number {
+  try {
+    return bind(address);
+  } catch (error) {
+    const where = hostAndPort(address);
+    if (error instanceof Deno.errors.AddrInUse) {
+      throw new HostError(
+        `port ${where} is taken by another process; end it, or choose another with --set ${key}=PORT (0 is any free one)`,
+        EXIT.addressInUse,
+        { cause: error },
+      );
+    }
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new HostError(`cannot listen on ${where} (${key}): ${reason}`, EXIT.config, { cause: error });
+  }
+}
