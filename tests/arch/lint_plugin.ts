@@ -6,7 +6,7 @@ import { importProblem, IMPURE_GLOBALS, IMPURE_MEMBERS, IMPURE_NODE_NAMES, isPur
 const ROOT = new URL("../../", import.meta.url);
 
 /** The import map's entries that lead to files, as deno.json has them. */
-const MAPPED: ReadonlyArray<readonly [string, string]> = [
+export const MAPPED: ReadonlyArray<readonly [string, string]> = [
   ["$proto/", "proto/gen/"],
   ["@std/assert", "tests/support/assert.ts"],
 ];

@@ -271,6 +271,9 @@ export const PARTS: readonly Part[] = [
 /** What no part may import: a worker starts by URL, so that its permissions are its own. */
 export const IMPORTED_BY_NOBODY: readonly string[] = ["services/*/worker.ts"];
 
+/** Entries of workers that tests start in a real one's place: they are started by URL as well. */
+export const WORKERS_OF_TESTS: readonly string[] = ["tests/support/*_worker.ts"];
+
 /** Globals that a pure file may not name, and what to do instead. */
 export const IMPURE_GLOBALS: Readonly<Record<string, string>> = {
   Deno: "let the worker or the driver do it and pass the result in",
@@ -340,7 +343,9 @@ export function importProblem(from: string, to: string, kind: "file" | "package"
   if (kind === "package") {
     return part.packages === "any" || part.packages.includes(to) ? undefined : problem;
   }
-  if (matchesAny(IMPORTED_BY_NOBODY, to)) return `nobody imports ${to}: a worker is spawned by URL`;
+  if (matchesAny(IMPORTED_BY_NOBODY, to) && !matchesAny(WORKERS_OF_TESTS, from)) {
+    return `nobody imports ${to}: a worker is spawned by URL`;
+  }
   if (part.own && matchesAny(part.files, to) && partOf(to) === part) return undefined;
   const service = serviceOf(from);
   const allowed = part.imports.map((pattern) => pattern.replace("{service}", `services/${service}`));
