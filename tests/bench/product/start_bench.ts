@@ -1,0 +1,54 @@
+/** From nothing to the ready line, and what the idle product holds in memory: from source and as one executable. */
+import { startProduct } from "../../support/product.ts";
+import { buildExecutable } from "../../../deploy/compile.ts";
+import { type BenchRow, median, spread } from "../row.ts";
+
+const RUNS = 5;
+
+/** Starts the product several times; the executable once more before, to unpack itself. */
+export async function bench(): Promise<BenchRow[]> {
+  const source = await starts(undefined);
+  const directory = await Deno.makeTempDir();
+  try {
+    const { path } = await buildExecutable({ output: `${directory}/aetherflow` });
+    const executable = await starts(path);
+    return [
+      row("start to ready, from source", source.map((run) => run.readyMs), "ms", 1000),
+      row("idle RSS of all workers, from source", source.map((run) => run.rssMb), "MB", 250),
+      row("start to ready, executable", executable.map((run) => run.readyMs), "ms", 1200),
+      row("idle RSS of all workers, executable", executable.map((run) => run.rssMb), "MB", 250),
+    ];
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+interface Start {
+  readonly readyMs: number;
+  readonly rssMb: number;
+}
+
+async function starts(executable: string | undefined): Promise<Start[]> {
+  await start(executable);
+  const measured: Start[] = [];
+  for (let run = 0; run < RUNS; run++) measured.push(await start(executable));
+  return measured;
+}
+
+async function start(executable: string | undefined): Promise<Start> {
+  const before = performance.now();
+  const product = await startProduct(executable === undefined ? {} : { executable });
+  const readyMs = performance.now() - before;
+  try {
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    const status = await Deno.readTextFile(`/proc/${product.pid}/status`);
+    return { readyMs, rssMb: Number(status.match(/VmRSS:\s+(\d+)/)?.[1]) / 1024 };
+  } finally {
+    await product.stop();
+  }
+}
+
+function row(name: string, values: readonly number[], unit: string, most: number): BenchRow {
+  const value = median(values);
+  return { name, value, unit, spread: spread(values), bar: `<= ${most} ${unit}`, pass: value <= most };
+}

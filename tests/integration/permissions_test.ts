@@ -1,0 +1,106 @@
+/** Least privilege, asked of the running workers: what is not granted is refused, what is granted is needed. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import type { WorkerPermissions, WorkerPlan } from "../../services/host/plan.ts";
+import { startFaultyHost } from "../support/faulty_host.ts";
+
+Deno.test("every worker is refused everything outside its grant", async () => {
+  const data = await Deno.makeTempDir({ prefix: "aetherflow-permissions-" });
+  const product = await startFaultyHost({ data });
+  const stranger = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  try {
+    for (const [name, plan] of product.plans) {
+      const attempts = await product.probe(name, ["/", "/etc", data], [
+        `127.0.0.1:${stranger.addr.port}`,
+        "192.0.2.1:80",
+      ]);
+      const allowed = Object.entries(attempts).filter(([, outcome]) => outcome !== "NotCapable");
+      assertEquals(allowed, [], `${name} with ${JSON.stringify(plan.permissions)}`);
+      assert(Object.keys(attempts).length >= 15, "the probe tried everything");
+    }
+  } finally {
+    stranger.close();
+    await product.host.stop();
+    await Deno.remove(data, { recursive: true });
+  }
+});
+
+Deno.test("the probe can tell: a worker that may read a folder is seen reading it", async () => {
+  const data = await Deno.makeTempDir({ prefix: "aetherflow-permissions-" });
+  const permissions = ({ service, permissions }: WorkerPlan): WorkerPermissions =>
+    service === "gateway" ? { ...permissions, read: ["/etc"] } : permissions;
+  const product = await startFaultyHost({ data, permissions });
+  try {
+    assertEquals((await product.probe("gateway", ["/etc"], []))["read /etc"], "allowed");
+  } finally {
+    await product.host.stop();
+    await Deno.remove(data, { recursive: true });
+  }
+});
+
+Deno.test("no grant is idle: without any one of them the product does not work", async (t) => {
+  for (const { worker, without, permissions } of await everyGrantLeftOut()) {
+    await t.step(`${worker} without ${without}`, async () => {
+      const data = await Deno.makeTempDir({ prefix: "aetherflow-permissions-" });
+      try {
+        const changed = (plan: WorkerPlan) => plan.name === worker ? permissions(plan) : plan.permissions;
+        await assertRejects(() => workThrough(data, changed));
+      } finally {
+        await Deno.remove(data, { recursive: true });
+      }
+    });
+  }
+});
+
+interface LeftOut {
+  readonly worker: string;
+  readonly without: string;
+  readonly permissions: (plan: WorkerPlan) => WorkerPermissions;
+}
+
+/** One case for each entry of each list in the default plan. Entries are known by their place: ports differ by run. */
+async function everyGrantLeftOut(): Promise<LeftOut[]> {
+  const data = await Deno.makeTempDir({ prefix: "aetherflow-permissions-" });
+  const product = await startFaultyHost({ data });
+  await product.host.stop();
+  await Deno.remove(data, { recursive: true });
+  return [...product.plans.values()].flatMap(({ name, permissions }) =>
+    (["net", "read", "write"] as const).flatMap((kind) => {
+      const granted = permissions[kind];
+      if (granted === false) return [];
+      return granted.map((_, place): LeftOut => ({
+        worker: name,
+        without: `${kind}[${place}]`,
+        permissions: (plan) => ({
+          ...plan.permissions,
+          [kind]: (plan.permissions[kind] || []).filter((_, i) => i !== place),
+        }),
+      }));
+    })
+  );
+}
+
+/** Starts, writes, reads, asks for readiness and metrics of all workers, stops. Rejects if anything does not work. */
+async function workThrough(
+  data: string,
+  permissions: (plan: WorkerPlan) => WorkerPermissions,
+): Promise<void> {
+  const product = await startFaultyHost({
+    data,
+    permissions,
+    set: { "host.restart.maxInWindow": "0", "host.startTimeoutMs": "3000" },
+  });
+  try {
+    const put = await fetch(`${product.url}/api/v1/kv/a`, { method: "PUT", body: "1" });
+    await put.body?.cancel();
+    assertEquals(put.status, 200);
+    const ready = await fetch(`${product.url}/readyz?verbose`);
+    await ready.body?.cancel();
+    assertEquals(ready.status, 200);
+    const metrics = await (await fetch(`${product.url}/metrics`)).text();
+    for (const name of ["host", ...product.plans.keys()]) {
+      assert(metrics.includes(`worker="${name}"`), `no figures of ${name}`);
+    }
+  } finally {
+    await product.host.stop();
+  }
+}

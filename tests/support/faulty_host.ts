@@ -1,0 +1,81 @@
+/** The real host in the test's own process, with workers that die, hang or try forbidden things on command. */
+import { type Config, loadConfig } from "../../services/host/config.ts";
+import { type Host, openHost } from "../../services/host/host.ts";
+import type { ServiceName, WorkerPermissions, WorkerPlan } from "../../services/host/plan.ts";
+import { optionsOf, superviseWorker } from "../../services/host/spawn.ts";
+import type { Fault, ProbeReport } from "./fault_listener.ts";
+
+/** What a test may change. */
+export interface FaultyHostOptions {
+  readonly data: string;
+  /** Changes the planned permissions of a worker before it starts. */
+  readonly permissions?: (plan: WorkerPlan) => WorkerPermissions;
+  /** Settings by key path. */
+  readonly set?: Readonly<Record<string, string>>;
+}
+
+/** A running host and its workers. */
+export interface FaultyHost {
+  readonly host: Host;
+  /** Where HTTP is served. */
+  readonly url: string;
+  /** The plan of each worker by name, as it was carried out. */
+  readonly plans: ReadonlyMap<string, WorkerPlan>;
+  /** Makes a worker do harm. */
+  order(worker: string, fault: Fault): void;
+  /** Makes a worker try what it may not do. */
+  probe(
+    worker: string,
+    paths: readonly string[],
+    addresses: readonly string[],
+  ): Promise<ProbeReport["attempts"]>;
+}
+
+const ENTRIES: Readonly<Record<ServiceName, URL>> = {
+  kv: new URL("./faulty_kv_worker.ts", import.meta.url),
+  gateway: new URL("./faulty_gateway_worker.ts", import.meta.url),
+};
+
+/** Starts the product's host in this process; the caller stops `host`.
+ *  @throws {HostError} when it cannot start. */
+export async function startFaultyHost(options: FaultyHostOptions): Promise<FaultyHost> {
+  const workers = new Map<string, Worker>();
+  const plans = new Map<string, WorkerPlan>();
+  const probes = new Map<string, (attempts: ProbeReport["attempts"]) => void>();
+  const host = openHost(configFor(options), {
+    spawn(planned, events) {
+      const plan = { ...planned, permissions: options.permissions?.(planned) ?? planned.permissions };
+      const worker = new Worker(ENTRIES[plan.service], optionsOf(plan));
+      workers.set(plan.name, worker);
+      plans.set(plan.name, plan);
+      return superviseWorker(worker, {
+        ...events,
+        onMessage(message) {
+          const report = message as unknown as ProbeReport;
+          if (report.type === "probe") return probes.get(plan.name)?.(report.attempts);
+          events.onMessage(message);
+        },
+      });
+    },
+  });
+  await host.started;
+  return {
+    host,
+    url: host.addresses().http ?? "",
+    plans,
+    order: (worker, fault) => workers.get(worker)?.postMessage(fault),
+    probe(worker, paths, addresses) {
+      const { promise, resolve } = Promise.withResolvers<ProbeReport["attempts"]>();
+      probes.set(worker, resolve);
+      workers.get(worker)?.postMessage({ type: "fault", do: "probe", paths, addresses } satisfies Fault);
+      return promise;
+    },
+  };
+}
+
+function configFor({ data, set = {} }: FaultyHostOptions): Config {
+  const settings = { "gateway.http.port": "0", "quantum.basePort": "0", "log.level": "off", ...set, data };
+  return loadConfig({
+    flags: Object.entries(settings).map(([path, value]) => ({ path, value, flag: `--set ${path}=${value}` })),
+  });
+}
