@@ -44,8 +44,9 @@ const ROTATE_FOR_SNAPSHOT_BYTES = 1024 * 1024;
 const BLOCKING_SYNC_MAX_RECORDS = 2;
 /** A sync that took longer than this, in milliseconds, shows that the disk is not to be waited for on this thread. */
 const BLOCKING_SYNC_MAX_MS = 1;
-/** How long after a slow sync none is done on the caller's thread, in milliseconds: at most one stall a second. */
-const SLOW_SYNC_PAUSE_MS = 1_000;
+/** After such a sync none is done on this thread for this many times its duration: stalls take at most a twentieth of
+ *  the thread's time, and a disk that stays slow is never waited for. */
+const SLOW_SYNC_PAUSE_FACTOR = 20;
 
 /** When an appended record counts as durable. `always`: after fdatasync. `interval`: once written, with a sync every
  *  `intervalMs`, so a crash of the machine (not of the process) may lose that much. `none`: once written. */
@@ -612,7 +613,8 @@ class SegmentedLog implements Log {
     const endedMs = this.#settings.clock.now();
     this.#syncedSeq = Math.max(this.#syncedSeq, seq);
     this.#syncMs.observe(endedMs - startedMs);
-    if (endedMs - startedMs > BLOCKING_SYNC_MAX_MS) this.#noBlockingUntilMs = endedMs + SLOW_SYNC_PAUSE_MS;
+    const tookMs = endedMs - startedMs;
+    if (tookMs > BLOCKING_SYNC_MAX_MS) this.#noBlockingUntilMs = endedMs + SLOW_SYNC_PAUSE_FACTOR * tookMs;
     else if (this.#noBlockingUntilMs === Infinity) this.#noBlockingUntilMs = endedMs;
   }
 
@@ -648,6 +650,8 @@ class SegmentedLog implements Log {
   /** Ends the segment and begins the next. The old one is synced first, whatever the durability: only the last segment
    *  of a log may have a torn tail. */
   async #rotate(): Promise<void> {
+    // The next one would have the same name.
+    if (this.#writtenSeq < this.#segment.firstSeq) return;
     await this.#backgroundSync;
     this.#disarmIntervalSync();
     if (this.#failed !== undefined) throw this.#failed;
