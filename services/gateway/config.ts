@@ -41,7 +41,7 @@ const drain = z.strictObject({
 export const gatewayConfigSchema = z.strictObject({
   http,
   workers: z.int().min(1).max(64).default(1).describe(
-    "Gateway workers that share the HTTP port (Linux only; needs a fixed port).",
+    "Gateway workers that share the HTTP port; more than 1 on Linux only.",
   ),
   limits,
   requestTimeoutMs: z.int().min(10).max(600_000).default(30_000).describe(
@@ -61,10 +61,7 @@ export const gatewayConfigSchema = z.strictObject({
     "Names, besides loopback ones, that protected mode accepts in Host and Origin (without port).",
   ),
   drain,
-}).prefault({}).refine((config) => config.workers === 1 || config.http.port !== 0, {
-  path: ["http", "port"],
-  error: "expected a fixed port when gateway.workers is more than 1: workers share one port",
-});
+}).prefault({});
 
 /** Validated configuration of one gateway worker. */
 export type GatewayConfig = z.output<typeof gatewayConfigSchema>;

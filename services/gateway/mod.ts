@@ -6,6 +6,7 @@ import { KV, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
 import { createCalls } from "./calls.ts";
 import type { GatewayConfig } from "./config.ts";
 import { createHttpEdge, type EdgeLog, type HttpHandler } from "./edges/http.ts";
+import type { HttpListener } from "./edges/listener.ts";
 import { createRpcEdge } from "./edges/rpc.ts";
 import { createSystemEdge } from "./edges/system.ts";
 import { ProtectedMode } from "./limits/protected_mode.ts";
@@ -23,16 +24,6 @@ export const EXPOSED: readonly Exposure[] = [
   { service: KV, peer: "kv", dialect: "etcd" },
   { service: Watch, peer: "kv", dialect: "etcd" },
 ];
-
-/** A listening HTTP server. */
-export interface HttpListener {
-  /** `http://127.0.0.1:8080`, with the real port. */
-  readonly url: string;
-  /** Stops accepting; resolves when the requests under way are answered and their connections closed. */
-  shutdown(): Promise<void>;
-  /** Cuts what is still under way. */
-  abort(): void;
-}
 
 /** What the gateway is made of. */
 export interface GatewayDeps {
@@ -57,7 +48,7 @@ export interface GatewayModule {
   readonly addresses: { readonly http: string };
   health(): { ok: boolean; detail: string };
   /** /readyz answers 503 for `drain.readyGraceMs`; then streams end, no more is accepted, and what is under way
-   *  finishes. What has not by `deadlineMs` is cut. Idempotent. */
+   *  finishes. Resolves at the latest after `deadlineMs`; what has not finished then ends with the worker. Idempotent. */
   drain(deadlineMs: number): Promise<void>;
 }
 
@@ -130,8 +121,6 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     const done = new AbortController();
     const shutdown = listener.shutdown().finally(() => done.abort());
     await Promise.race([shutdown, pause(timer, Math.max(0, deadlineAtMs - clock.now()), done.signal)]);
-    if (!done.signal.aborted) listener.abort();
-    await shutdown;
   }
 
   return {

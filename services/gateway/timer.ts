@@ -14,3 +14,11 @@ export function pause(timer: Timer, delayMs: number, signal?: AbortSignal): Prom
     }, { once: true });
   });
 }
+
+/** The platform's timers. */
+export const systemTimer: Timer = {
+  after(delayMs, fn) {
+    const id = setTimeout(fn, delayMs);
+    return () => clearTimeout(id);
+  },
+};

@@ -1,0 +1,97 @@
+/** A gateway on a free port in front of a fake service. */
+import type { Transport } from "@connectrpc/connect";
+import { Registry } from "prom-client";
+import { type GatewayConfig, gatewayConfigSchema } from "../config.ts";
+import { listenHttp } from "../edges/listener.ts";
+import { createGatewayModule, type GatewayModule } from "../mod.ts";
+import { systemTimer, type Timer } from "../timer.ts";
+import { createFakeKv, type FakeKv } from "./fake_kv.ts";
+
+/** A gateway under test. `await using` stops it. */
+export interface TestGateway extends AsyncDisposable {
+  readonly url: string;
+  readonly kv: FakeKv;
+  readonly module: GatewayModule;
+  readonly timer: ManualTimer;
+  readonly logged: { level: string; message: string; fields: Record<string, unknown> | undefined }[];
+}
+
+/** Timers that fire when told to; the delays asked for are seen. */
+export interface ManualTimer extends Timer {
+  /** Fires all that wait for exactly `delayMs` or, without an argument, all. Returns how many there were. */
+  fire(delayMs?: number): number;
+  readonly waiting: readonly number[];
+}
+
+/** Creates timers by hand. */
+export function createManualTimer(): ManualTimer {
+  const pending = new Set<{ delayMs: number; fn: () => void }>();
+  return {
+    after(delayMs, fn) {
+      const entry = { delayMs, fn };
+      pending.add(entry);
+      return () => pending.delete(entry);
+    },
+    fire(delayMs) {
+      const due = [...pending].filter((entry) => delayMs === undefined || entry.delayMs === delayMs);
+      for (const entry of due) {
+        pending.delete(entry);
+        entry.fn();
+      }
+      return due.length;
+    },
+    get waiting() {
+      return [...pending].map((entry) => entry.delayMs);
+    },
+  };
+}
+
+/** What a test sets differently. */
+export interface TestGatewayOptions {
+  readonly config?: Record<string, unknown>;
+  /** Real timers instead of manual ones. */
+  readonly realTimers?: boolean;
+  transport?(peer: string, kv: FakeKv): Transport;
+}
+
+/** Starts one. */
+export function startTestGateway(options: TestGatewayOptions = {}): TestGateway {
+  const config: GatewayConfig = gatewayConfigSchema.parse(options.config ?? {});
+  const kv = createFakeKv();
+  const timer = createManualTimer();
+  const logged: { level: string; message: string; fields: Record<string, unknown> | undefined }[] = [];
+  const log = (level: string) => (message: string, fields?: Record<string, unknown>) => {
+    logged.push({ level, message, fields });
+  };
+  const metrics = new Registry();
+  metrics.setDefaultLabels({ worker: "gateway" });
+  let ids = 0;
+  const module = createGatewayModule({
+    config,
+    name: "gateway",
+    peers: {
+      names: () => ["kv", "gateway", "host"],
+      transport: (peer) => options.transport?.(peer, kv) ?? kv.transport,
+    },
+    clock: { now: () => performance.now() },
+    timer: options.realTimers === true ? systemTimer : timer,
+    newRequestId: () => `id-${++ids}`,
+    log: { debug: log("debug"), info: log("info"), error: log("error") },
+    metrics,
+    residentMemoryBytes: () => 123_456,
+    version: { name: "aetherflow", version: "9.9.9" },
+    listen: (handler) => listenHttp(handler, { host: "127.0.0.1", port: 0 }, false),
+  });
+  return {
+    url: module.addresses.http,
+    kv,
+    module,
+    timer,
+    logged,
+    async [Symbol.asyncDispose]() {
+      const drained = module.drain(60_000);
+      timer.fire(); // not the deadline's time: at once
+      await drained;
+    },
+  };
+}

@@ -1,0 +1,36 @@
+/** The gateway worker: binds the gateway to Deno. */
+import { createGuuidSource, formatGuuid } from "../runtime/guuid.ts";
+import { runWorker } from "../runtime/run_worker.ts";
+import type { GatewayConfig } from "./config.ts";
+import { listenHttp } from "./edges/listener.ts";
+import { createGatewayModule } from "./mod.ts";
+import { systemTimer } from "./timer.ts";
+import { VERSION } from "./version.ts";
+
+runWorker({
+  name: "gateway",
+  start(context) {
+    const config = context.config as GatewayConfig;
+    const isShared = config.workers > 1;
+    if (isShared && Deno.build.os !== "linux") {
+      const why =
+        `gateway.workers is ${config.workers}, expected 1: only Linux spreads one port over several workers`;
+      return Promise.reject(new Error(why));
+    }
+    const ids = createGuuidSource({ clock: context.clock, random: context.random });
+    const module = createGatewayModule({
+      config,
+      name: context.name,
+      peers: context.peers,
+      clock: context.clock,
+      timer: systemTimer,
+      newRequestId: () => formatGuuid(ids.next()),
+      log: context.log,
+      metrics: context.metrics,
+      residentMemoryBytes: () => Deno.memoryUsage().rss,
+      version: { name: "aetherflow", version: VERSION, deno: Deno.version.deno },
+      listen: (handler) => listenHttp(handler, config.http, isShared),
+    });
+    return Promise.resolve(module);
+  },
+});
