@@ -107,18 +107,18 @@ async function denoCompile(
   }
 }
 
-/** The commit a checkout stands at, with `-dirty` where files differ from it; "unknown" for a tree without git. */
-async function commitOf(source: string): Promise<string> {
+/** The commit a checkout stands at, with `-dirty` where files differ from it; undefined for a tree without git. */
+async function commitOf(source: string): Promise<string | undefined> {
   try {
     const { success, stdout } = await new Deno.Command("git", {
-      args: ["describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
+      args: ["describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
       cwd: source,
       stderr: "null",
       stdin: "null",
     }).output();
-    return success ? new TextDecoder().decode(stdout).trim() : "unknown";
+    return success ? new TextDecoder().decode(stdout).trim() : undefined;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return "unknown";
+    if (error instanceof Deno.errors.NotFound) return undefined; // no git on this machine
     throw error;
   }
 }

@@ -15,9 +15,9 @@ export interface Stage {
   readonly workers: readonly string[];
 }
 
-/** Bundles the program of `source` (a project root) into `directory`, with `commit` baked in.
+/** Bundles the program of `source` (a project root) into `directory`, with `commit` baked in if it is known.
  *  @throws {Error} with the bundler's words, or if the supervisor's URLs do not lead to the workers. */
-export async function stage(source: string, directory: string, commit: string): Promise<Stage> {
+export async function stage(source: string, directory: string, commit: string | undefined): Promise<Stage> {
   const entries = await workerEntries(source);
   await bundle(`${source}/main.ts`, `${directory}/${MAIN}`);
   await Promise.all(entries.map((entry) => bundle(`${source}/${entry}`, `${directory}/${bundled(entry)}`)));
@@ -55,15 +55,19 @@ async function bundle(entry: string, output: string): Promise<void> {
   if (!success) throw new Error(`cannot bundle ${entry}\n${new TextDecoder().decode(stderr)}`);
 }
 
-/** Points the worker URLs at the bundles and puts the commit where build_info.ts has its mark. */
-function bake(main: string, entries: readonly string[], commit: string): string {
+/** What stands for the commit in the source: cli/build_info.ts. */
+const COMMIT_MARK = "@commit@";
+
+/** Points the worker URLs at the bundles and puts the commit in place of its mark. */
+function bake(main: string, entries: readonly string[], commit: string | undefined): string {
   let baked = main;
   for (const entry of entries) {
     const url = entry.replace(/^services\//, "../");
     if (!baked.includes(`"${url}"`)) throw new Error(`main.ts starts no worker at ${url}`);
     baked = baked.replaceAll(`"${url}"`, `"${bundled(url)}"`);
   }
-  return baked.replace("@commit@", commit);
+  if (!baked.includes(COMMIT_MARK)) throw new Error(`main.ts has no ${COMMIT_MARK} to name its commit by`);
+  return commit === undefined ? baked : baked.replace(COMMIT_MARK, commit);
 }
 
 async function exists(path: string): Promise<boolean> {

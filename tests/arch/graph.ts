@@ -33,14 +33,19 @@ export async function importsOf(files: readonly string[]): Promise<Edge[]> {
 }
 
 /** Every TypeScript file of the project, by path. */
-export async function sourceFiles(directory = ""): Promise<string[]> {
+export async function sourceFiles(): Promise<string[]> {
+  return (await projectFiles("")).filter((path) => path.endsWith(".ts"));
+}
+
+/** Every file under a folder of the project ("" or a path that ends with "/"), in order of their paths. Folders that
+ *  start with a dot and what is built are left out. */
+export async function projectFiles(directory: string): Promise<string[]> {
   const files: string[] = [];
   for await (const entry of Deno.readDir(`${ROOT}/${directory}`)) {
     const path = `${directory}${entry.name}`;
-    if (entry.isDirectory && !/^(\.|dist$|node_modules$)/.test(entry.name)) {
-      files.push(...await sourceFiles(`${path}/`));
-    } else if (entry.isFile && path.endsWith(".ts")) {
-      files.push(path);
+    if (entry.isFile) files.push(path);
+    else if (entry.isDirectory && !/^(\.|dist$|data$|node_modules$)/.test(entry.name)) {
+      files.push(...await projectFiles(`${path}/`));
     }
   }
   return files.sort();
