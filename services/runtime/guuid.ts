@@ -15,7 +15,7 @@ export const GUUID_TEXT_LENGTH = 26;
  *  ```
  *  rand_a and rand_b together are one 74-bit number: drawn anew in every millisecond, and within one raised by a random
  *  step of 1..2^32 (RFC 9562 §6.2, method 2), so that ids sort in the order they were made and cannot be guessed from
- *  their neighbour. When the clock steps back, or 74 bits overflow, the source stays on its own, later millisecond. */
+ *  their neighbour. When the clock steps back, the source stays on its own, later millisecond. */
 export interface GuuidSource {
   /** The next identifier; the array is the caller's. */
   next(): Uint8Array;
@@ -55,9 +55,9 @@ export function createGuuidSource(deps: { clock: Pick<Clock, "wallMs">; random: 
     low -= 2 ** 32;
     if (++middle < 2 ** 30) return;
     middle = 0;
-    if (++high < 2 ** 12) return;
-    ms += 1;
-    draw();
+    // Cannot overflow: half of the tail's 74 bits are 2^41 steps, more ids than are made before a clock that was set back
+    // catches up.
+    high += 1;
   };
 
   return {
