@@ -57,6 +57,7 @@ export const KV_ERRORS = {
     text: "kv: the log failed before this write was durable; whether it survives a restart is unknown",
     retry: false,
   },
+  badPageToken: { code: "invalid_argument", text: "kv: page_token is not one of this list", retry: false },
   notFound: { code: "not_found", text: "kv: key not found", retry: false },
   revisionMismatch: {
     code: "failed_precondition",
@@ -65,7 +66,7 @@ export const KV_ERRORS = {
   },
   keyTooLarge: { code: "invalid_argument", text: "kv: key is too large", retry: false },
   valueTooLarge: { code: "invalid_argument", text: "kv: value is too large", retry: false },
-  badArgument: { code: "invalid_argument", text: "kv: invalid argument", retry: false },
+  badPageSize: { code: "invalid_argument", text: "kv: page_size is out of range", retry: false },
 } as const satisfies Record<string, Outcome>;
 
 export type KvErrorKind = keyof typeof KV_ERRORS;

@@ -99,14 +99,20 @@ export function identityRecord(identity: Identity): Uint8Array {
   return out.view();
 }
 
-/** A snapshot of the state as of `revision`, record by record, made as it is asked for: writes go on in between.
- *  Purging must be held from the call until the last record was taken. */
+/** What a snapshot stands for. */
+export interface SnapshotScope {
+  readonly revision: number;
+  /** Oldest revision that can be read from it. */
+  readonly compactRevision: number;
+  readonly identity: Identity;
+}
+
+/** A snapshot of the state as of a revision, record by record, made as it is asked for: writes go on in between.
+ *  Purging must be held from when the scope was taken until the last record was. */
 export function* snapshotRecords(
   state: MvccState,
-  revision: number,
-  identity: Identity,
+  { revision, compactRevision, identity }: SnapshotScope,
 ): Generator<Uint8Array, void, void> {
-  const compactRevision = state.compactRevision;
   const head = new Writer(64);
   head.byte(SNAPSHOT);
   head.varint(FORMAT_VERSION);

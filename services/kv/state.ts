@@ -313,6 +313,29 @@ export class MvccState {
     return to <= from ? [] : this.#collect(from, to, revision, Infinity);
   }
 
+  /** The first `limit` keys of a range visible at `revision`, as rows in key order; fewer, with `isCut`, when their keys
+   *  and values would exceed `bytesMax`, but always one if there is one. */
+  pageRows(
+    range: KeyRange,
+    revision: number,
+    limit: number,
+    bytesMax: number,
+  ): { readonly rows: number[]; readonly isCut: boolean } {
+    const [from, to] = this.#positions(range);
+    const rows: number[] = [];
+    let bytes = 0;
+    let isCut = false;
+    this.#keys.walk(from, to, (id) => {
+      const row = this.#visible(id, revision);
+      if (row < 0) return true;
+      bytes += this.payloadBytes(row);
+      isCut = bytes > bytesMax && rows.length > 0;
+      if (!isCut) rows.push(row);
+      return !isCut && rows.length < limit;
+    });
+    return { rows, isCut };
+  }
+
   /** The revision to read at, for a wish of `wanted`.
    *  @throws {KvError} `compacted`, `futureRevision`. */
   checkRevision(wanted: number, newest: number): number {

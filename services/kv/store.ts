@@ -37,6 +37,8 @@ export interface StoreStats {
   readonly appendedRecords: number;
   readonly appendedBytes: number;
   readonly pendingBytes: number;
+  /** Group commits. */
+  readonly groups: number;
   readonly syncs: number;
   /** Time spent in syncs, in milliseconds. */
   readonly syncMs: number;

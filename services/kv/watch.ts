@@ -11,6 +11,7 @@
 import { WATCH_CANCEL_REASONS } from "./errors.ts";
 import { IntervalTree } from "./interval_tree.ts";
 import { compareBytes, type KeyRange, toBinaryString } from "./key.ts";
+import { Queue } from "./queue.ts";
 import type { KeyValue, MvccState } from "./state.ts";
 
 /** Bounds of watching. */
@@ -539,35 +540,5 @@ class KeyReader {
     this.nextRevision = this.state.modRevision(row) + 1;
     this.#one[0] = row;
     return this.#one;
-  }
-}
-
-/** First in, first out, in constant time. Its users bound it. */
-class Queue<T> {
-  #items: (T | undefined)[] = [];
-  #head = 0;
-
-  get size(): number {
-    return this.#items.length - this.#head;
-  }
-
-  push(item: T): void {
-    this.#items.push(item);
-  }
-
-  shift(): T | undefined {
-    if (this.size === 0) return undefined;
-    const item = this.#items[this.#head];
-    this.#items[this.#head++] = undefined;
-    if (this.#head >= 64 && this.#head * 2 >= this.#items.length) {
-      this.#items = this.#items.slice(this.#head);
-      this.#head = 0;
-    }
-    return item;
-  }
-
-  clear(): void {
-    this.#items = [];
-    this.#head = 0;
   }
 }

@@ -1,0 +1,63 @@
+/** The key-value service, wired: what the worker, the tests and the simulator start from. */
+import type { KvConfig } from "./config.ts";
+import { type Identity, identityRecord, Replay } from "./record.ts";
+import { createHandlers, type KvHandlers } from "./rpc.ts";
+import { type KvLogger, KvService } from "./service.ts";
+import { MvccState } from "./state.ts";
+import type { KvStore, OpenStore } from "./store.ts";
+
+export { type KvConfig, kvConfigSchema } from "./config.ts";
+export { KV_ERRORS, KvError } from "./errors.ts";
+export type { KvService } from "./service.ts";
+export type { KvStore, OpenStore } from "./store.ts";
+
+/** What the service needs of its surroundings. */
+export interface KvDeps {
+  readonly openStore: OpenStore;
+  readonly config: KvConfig;
+  /** Source of the store's identity and of the key hash's seed. */
+  readonly random: { fill(target: Uint8Array): Uint8Array };
+  readonly log: KvLogger;
+  /** Lets other work of the event loop run. */
+  readonly pause: () => Promise<void>;
+}
+
+export interface KvModule {
+  readonly service: KvService;
+  readonly store: KvStore;
+  /** The implementations of the three RPC services. */
+  readonly handlers: KvHandlers;
+  /** Stops taking writes, ends watches, makes everything durable. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Opens the store, replays it and wires the service.
+ *  @throws what `openStore` throws, and {RecordError} when the log is not one of this service. */
+export async function createKvModule(deps: KvDeps): Promise<KvModule> {
+  const words = new DataView(deps.random.fill(new Uint8Array(20)).slice().buffer);
+  const state = new MvccState(words.getUint32(0));
+  const replay = new Replay(state);
+  const store = await deps.openStore(replay);
+  replay.end();
+  const identity = replay.identity ?? await makeIdentity(store, words);
+  const service = new KvService({
+    state,
+    store,
+    identity,
+    config: deps.config,
+    log: deps.log,
+    pause: deps.pause,
+  });
+  return {
+    service,
+    store,
+    handlers: createHandlers(service, deps.pause),
+    close: () => service.close(),
+  };
+}
+
+async function makeIdentity(store: KvStore, words: DataView): Promise<Identity> {
+  const identity = { clusterId: words.getBigUint64(4), memberId: words.getBigUint64(12) };
+  await store.durable(store.append(identityRecord(identity)));
+  return identity;
+}

@@ -1,0 +1,636 @@
+/** The service on the wire: etcd's KV and Watch, and KeyValueService. Messages are made as plain literals with their type
+ *  name, which serialise as they are: `create` would copy each one. */
+import type {
+  Change,
+  DeleteRequest,
+  DeleteResponse,
+  Entry,
+  GetRequest,
+  GetResponse,
+  ListRequest,
+  ListResponse,
+  PutRequest as EntryPutRequest,
+  PutResponse as EntryPutResponse,
+  WatchRequest as EntryWatchRequest,
+  WatchResponse as EntryWatchResponse,
+} from "$proto/aetherflow/kv/v1/kv_pb.ts";
+import { Change_Kind, type KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
+import {
+  type CompactionRequest,
+  type CompactionResponse,
+  type Compare as CompareMessage,
+  Compare_CompareResult,
+  Compare_CompareTarget,
+  type DeleteRangeRequest,
+  type DeleteRangeResponse,
+  type KV,
+  type PutRequest,
+  type PutResponse,
+  type RangeRequest,
+  RangeRequest_SortOrder,
+  RangeRequest_SortTarget,
+  type RangeResponse,
+  type RequestOp,
+  type ResponseHeader,
+  type ResponseOp,
+  type TxnRequest,
+  type TxnResponse,
+  type Watch,
+  type WatchCreateRequest,
+  WatchCreateRequest_FilterType,
+  type WatchRequest,
+  type WatchResponse,
+} from "$proto/etcdserverpb/rpc_pb.ts";
+import { type Event, Event_EventType, type KeyValue as KeyValueMessage } from "$proto/mvccpb/kv_pb.ts";
+import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
+import { type KvCode, KvError } from "./errors.ts";
+import { keyForMessage, prefixRange, rangeOf } from "./key.ts";
+import type { KvService } from "./service.ts";
+import type { KeyValue, RangeQuery, RangeResult, SortTarget } from "./state.ts";
+import type { Compare, CompareTarget, DeleteOp, Op, OpResult, PutOp, Txn } from "./txn.ts";
+import type { WatchAnswer, WatchEvent, WatchStream } from "./watch.ts";
+
+/** The implementations of the three services. */
+export interface KvHandlers {
+  readonly kv: ServiceImpl<typeof KV>;
+  readonly watch: ServiceImpl<typeof Watch>;
+  readonly keyValue: ServiceImpl<typeof KeyValueService>;
+}
+
+/** `pause` lets other work of the event loop run. */
+export function createHandlers(service: KvService, pause: () => Promise<void>): KvHandlers {
+  const { clusterId, memberId } = service.identity;
+  const header: MakeHeader = (revision) => ({
+    $typeName: "etcdserverpb.ResponseHeader",
+    clusterId,
+    memberId,
+    revision: BigInt(revision),
+    raftTerm: RAFT_TERM,
+  });
+  return {
+    kv: createKv(service, header),
+    watch: { watch: (requests, context) => watch(service, header, pause, requests, context.signal) },
+    keyValue: createKeyValue(service, pause),
+  };
+}
+
+type MakeHeader = (revision: number) => ResponseHeader;
+
+/** One member, one term. */
+const RAFT_TERM = 1n;
+const NO_LEASE = 0n;
+const NO_BYTES = new Uint8Array(0);
+
+const CODES: Readonly<Record<KvCode, Code>> = {
+  invalid_argument: Code.InvalidArgument,
+  not_found: Code.NotFound,
+  out_of_range: Code.OutOfRange,
+  resource_exhausted: Code.ResourceExhausted,
+  failed_precondition: Code.FailedPrecondition,
+  unavailable: Code.Unavailable,
+};
+
+/** A domain error as the wire has it; other errors stay what they are, for the server to report as internal. */
+export function toConnectError(error: unknown): unknown {
+  if (!(error instanceof KvError)) return error;
+  return new ConnectError(error.message, CODES[error.code], undefined, undefined, error);
+}
+
+function mapped<T>(run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    throw toConnectError(error);
+  }
+}
+
+// ---- etcdserverpb.KV ----
+
+function createKv(service: KvService, header: MakeHeader): ServiceImpl<typeof KV> {
+  return {
+    range: (request) => mapped(() => rangeMessage(service.range(toQuery(request)), header)),
+    async put(request): Promise<PutResponse> {
+      try {
+        const result = await service.put(toPut(request));
+        return {
+          $typeName: "etcdserverpb.PutResponse",
+          header: header(result.revision),
+          prevKv: result.prevKv === undefined ? undefined : keyValueMessage(result.prevKv),
+        };
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+    async deleteRange(request): Promise<DeleteRangeResponse> {
+      try {
+        const result = await service.delete(toDelete(request));
+        return deleteMessage(result.deleted, result.prevKvs, header(result.revision));
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+    async txn(request): Promise<TxnResponse> {
+      try {
+        const result = await service.txn(toTxn(request));
+        return {
+          $typeName: "etcdserverpb.TxnResponse",
+          header: header(result.revision),
+          succeeded: result.succeeded,
+          responses: result.results.map(opMessage),
+        };
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+    async compact(request: CompactionRequest): Promise<CompactionResponse> {
+      try {
+        const revision = await service.compact(Number(request.revision), request.physical);
+        return { $typeName: "etcdserverpb.CompactionResponse", header: header(revision) };
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+  };
+}
+
+const SORT_TARGETS: Readonly<Record<RangeRequest_SortTarget, SortTarget>> = {
+  [RangeRequest_SortTarget.KEY]: "key",
+  [RangeRequest_SortTarget.VERSION]: "version",
+  [RangeRequest_SortTarget.CREATE]: "create",
+  [RangeRequest_SortTarget.MOD]: "mod",
+  [RangeRequest_SortTarget.VALUE]: "value",
+};
+
+function toQuery(request: RangeRequest): RangeQuery {
+  const sortTarget = SORT_TARGETS[request.sortTarget];
+  // etcd looks at the key first.
+  if (request.key.length === 0) throw new KvError("emptyKey");
+  if (sortTarget === undefined || !(request.sortOrder in RangeRequest_SortOrder)) {
+    throw new KvError("invalidSortOption");
+  }
+  const query = {
+    key: request.key,
+    range: rangeOf(request.key, request.rangeEnd),
+    limit: Number(request.limit),
+    revision: Number(request.revision),
+    sortTarget,
+    keysOnly: request.keysOnly,
+    countOnly: request.countOnly,
+    minModRevision: Number(request.minModRevision),
+    maxModRevision: Number(request.maxModRevision),
+    minCreateRevision: Number(request.minCreateRevision),
+    maxCreateRevision: Number(request.maxCreateRevision),
+  };
+  if (request.sortOrder === RangeRequest_SortOrder.NONE) return query;
+  return {
+    ...query,
+    sortOrder: request.sortOrder === RangeRequest_SortOrder.DESCEND ? "descend" : "ascend",
+  };
+}
+
+function toPut(request: PutRequest): PutOp {
+  return {
+    kind: "put",
+    key: request.key,
+    value: request.value,
+    lease: request.lease,
+    prevKv: request.prevKv,
+    ignoreValue: request.ignoreValue,
+    ignoreLease: request.ignoreLease,
+  };
+}
+
+function toDelete(request: DeleteRangeRequest): DeleteOp {
+  return {
+    kind: "delete",
+    key: request.key,
+    range: rangeOf(request.key, request.rangeEnd),
+    prevKv: request.prevKv,
+  };
+}
+
+function toTxn(request: TxnRequest): Txn {
+  return {
+    compares: request.compare.map(toCompare),
+    success: request.success.map(toOp),
+    failure: request.failure.map(toOp),
+  };
+}
+
+function toOp(message: RequestOp): Op | undefined {
+  const { request } = message;
+  switch (request.case) {
+    case "requestRange":
+      return { kind: "range", query: toQuery(request.value) };
+    case "requestPut":
+      return toPut(request.value);
+    case "requestDeleteRange":
+      return toDelete(request.value);
+    case "requestTxn":
+      return { kind: "txn", txn: toTxn(request.value) };
+    default:
+      return undefined;
+  }
+}
+
+const COMPARE_TARGETS: Readonly<Record<Compare_CompareTarget, CompareTarget>> = {
+  [Compare_CompareTarget.VERSION]: "version",
+  [Compare_CompareTarget.CREATE]: "create",
+  [Compare_CompareTarget.MOD]: "mod",
+  [Compare_CompareTarget.VALUE]: "value",
+  [Compare_CompareTarget.LEASE]: "lease",
+};
+
+const COMPARE_RESULTS: Readonly<Record<Compare_CompareResult, Compare["result"]>> = {
+  [Compare_CompareResult.EQUAL]: "equal",
+  [Compare_CompareResult.GREATER]: "greater",
+  [Compare_CompareResult.LESS]: "less",
+  [Compare_CompareResult.NOT_EQUAL]: "not_equal",
+};
+
+/** Field of the union that each target compares with; another one set counts as not set. */
+const OPERAND_FIELDS: Readonly<Record<CompareTarget, CompareMessage["targetUnion"]["case"]>> = {
+  version: "version",
+  create: "createRevision",
+  mod: "modRevision",
+  value: "value",
+  lease: "lease",
+};
+
+function toCompare(message: CompareMessage): Compare {
+  const target = COMPARE_TARGETS[message.target];
+  const result = COMPARE_RESULTS[message.result];
+  if (target === undefined || result === undefined) {
+    throw new ConnectError("kv: unknown comparison", Code.InvalidArgument);
+  }
+  const given = message.targetUnion.case === OPERAND_FIELDS[target] ? message.targetUnion.value : undefined;
+  const operand = target === "value" ? given as Uint8Array | undefined ?? NO_BYTES : Number(given ?? 0n);
+  return { key: message.key, range: rangeOf(message.key, message.rangeEnd), target, result, operand };
+}
+
+/** Answers inside a transaction carry the revision alone, nested transactions none: as etcd has it. */
+function innerHeader(revision: number): ResponseHeader {
+  return {
+    $typeName: "etcdserverpb.ResponseHeader",
+    clusterId: 0n,
+    memberId: 0n,
+    revision: BigInt(revision),
+    raftTerm: 0n,
+  };
+}
+
+function opMessage(result: OpResult): ResponseOp {
+  const $typeName = "etcdserverpb.ResponseOp";
+  switch (result.kind) {
+    case "range":
+      return {
+        $typeName,
+        response: { case: "responseRange", value: rangeMessage(result.result, innerHeader) },
+      };
+    case "put": {
+      const value: PutResponse = {
+        $typeName: "etcdserverpb.PutResponse",
+        header: innerHeader(result.revision),
+        prevKv: result.prevKv === undefined ? undefined : keyValueMessage(result.prevKv),
+      };
+      return { $typeName, response: { case: "responsePut", value } };
+    }
+    case "delete": {
+      const value = deleteMessage(result.deleted, result.prevKvs, innerHeader(result.revision));
+      return { $typeName, response: { case: "responseDeleteRange", value } };
+    }
+    case "txn": {
+      const value: TxnResponse = {
+        $typeName: "etcdserverpb.TxnResponse",
+        header: innerHeader(0),
+        succeeded: result.succeeded,
+        responses: result.results.map(opMessage),
+      };
+      return { $typeName, response: { case: "responseTxn", value } };
+    }
+  }
+}
+
+function rangeMessage(result: RangeResult, header: MakeHeader): RangeResponse {
+  return {
+    $typeName: "etcdserverpb.RangeResponse",
+    header: header(result.revision),
+    kvs: result.kvs.map(keyValueMessage),
+    more: result.more,
+    count: BigInt(result.count),
+  };
+}
+
+function deleteMessage(
+  deleted: number,
+  prevKvs: readonly KeyValue[],
+  header: ResponseHeader,
+): DeleteRangeResponse {
+  return {
+    $typeName: "etcdserverpb.DeleteRangeResponse",
+    header,
+    deleted: BigInt(deleted),
+    prevKvs: prevKvs.map(keyValueMessage),
+  };
+}
+
+function keyValueMessage(kv: KeyValue): KeyValueMessage {
+  return {
+    $typeName: "mvccpb.KeyValue",
+    key: kv.key,
+    createRevision: BigInt(kv.createRevision),
+    modRevision: BigInt(kv.modRevision),
+    version: BigInt(kv.version),
+    value: kv.value,
+    lease: NO_LEASE,
+  };
+}
+
+// ---- etcdserverpb.Watch ----
+
+async function* watch(
+  service: KvService,
+  header: MakeHeader,
+  pause: () => Promise<void>,
+  requests: AsyncIterable<WatchRequest>,
+  signal: AbortSignal,
+): AsyncGenerator<WatchResponse, void, void> {
+  let failure: unknown;
+  let onTaken = () => {};
+  const start = (stream: WatchStream) => {
+    readRequests(requests, stream, () => new Promise<void>((resolve) => onTaken = resolve))
+      .catch((error) => {
+        failure = error;
+        stream.close();
+      });
+  };
+  for await (const answer of answersOf(service, pause, signal, start)) {
+    onTaken();
+    yield watchMessage(answer, header);
+  }
+  if (failure !== undefined) throw failure;
+}
+
+/** Passes a client's requests on; the end of its half leaves the watchers as they are. */
+async function readRequests(
+  requests: AsyncIterable<WatchRequest>,
+  stream: WatchStream,
+  taken: () => Promise<void>,
+): Promise<void> {
+  for await (const { requestUnion } of requests) {
+    if (stream.isClosed) return;
+    if (requestUnion.case === "createRequest") createWatcher(stream, requestUnion.value);
+    else if (requestUnion.case === "cancelRequest") stream.cancel(requestUnion.value.watchId);
+    else if (requestUnion.case === "progressRequest") stream.requestProgress();
+    while (!stream.acceptsRequests && !stream.isClosed) await taken();
+  }
+}
+
+function createWatcher(stream: WatchStream, request: WatchCreateRequest): void {
+  stream.create({
+    key: request.key,
+    range: rangeOf(request.key, request.rangeEnd),
+    startRevision: Number(request.startRevision),
+    watchId: request.watchId,
+    prevKv: request.prevKv,
+    progressNotify: request.progressNotify,
+    fragment: request.fragment,
+    noPut: request.filters.includes(WatchCreateRequest_FilterType.NOPUT),
+    noDelete: request.filters.includes(WatchCreateRequest_FilterType.NODELETE),
+  });
+}
+
+/** The answers of a new stream until the client goes. Throws `stopped` when the service ends it. */
+async function* answersOf(
+  service: KvService,
+  pause: () => Promise<void>,
+  signal: AbortSignal,
+  start: (stream: WatchStream) => void,
+): AsyncGenerator<WatchAnswer, void, void> {
+  let wake = () => {};
+  const stream = service.watches.openStream(() => wake());
+  let isLeft = signal.aborted;
+  const leave = () => {
+    isLeft = true;
+    stream.close();
+  };
+  signal.addEventListener("abort", leave);
+  try {
+    start(stream);
+    for (;;) {
+      const answer = stream.take();
+      if (answer === "again") await pause();
+      else if (answer !== undefined) yield answer;
+      else if (stream.isClosed) break;
+      else await new Promise<void>((resolve) => wake = resolve);
+    }
+  } finally {
+    signal.removeEventListener("abort", leave);
+    stream.close();
+  }
+  if (!isLeft && service.isClosed) throw toConnectError(new KvError("stopped"));
+}
+
+function watchMessage(answer: WatchAnswer, header: MakeHeader): WatchResponse {
+  return {
+    $typeName: "etcdserverpb.WatchResponse",
+    header: header(answer.revision),
+    watchId: answer.watchId,
+    created: answer.created ?? false,
+    canceled: answer.canceled ?? false,
+    compactRevision: BigInt(answer.compactRevision ?? 0),
+    cancelReason: answer.cancelReason ?? "",
+    fragment: answer.fragment ?? false,
+    events: answer.events.map(eventMessage),
+  };
+}
+
+function eventMessage(event: WatchEvent): Event {
+  return {
+    $typeName: "mvccpb.Event",
+    type: event.kind === "put" ? Event_EventType.PUT : Event_EventType.DELETE,
+    kv: keyValueMessage(event.kv),
+    prevKv: event.prevKv === undefined ? undefined : keyValueMessage(event.prevKv),
+  };
+}
+
+// ---- aetherflow.kv.v1.KeyValueService ----
+
+function createKeyValue(
+  service: KvService,
+  pause: () => Promise<void>,
+): ServiceImpl<typeof KeyValueService> {
+  return {
+    get: (request) => mapped(() => getEntry(service, request)),
+    async put(request): Promise<EntryPutResponse> {
+      try {
+        return await putEntry(service, request);
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+    async delete(request): Promise<DeleteResponse> {
+      try {
+        return await deleteEntry(service, request);
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+    list: (request) => mapped(() => listEntries(service, request)),
+    watch: (request, context) => watchEntries(service, pause, request, context),
+  };
+}
+
+function getEntry(service: KvService, request: GetRequest): GetResponse {
+  const { key } = request;
+  const result = service.range({ key, range: "single", revision: Number(request.revision) });
+  const kv = result.kvs[0];
+  if (kv === undefined) throw new KvError("notFound", keyForMessage(key));
+  return {
+    $typeName: "aetherflow.kv.v1.GetResponse",
+    entry: entryMessage(kv),
+    revision: BigInt(result.revision),
+  };
+}
+
+async function putEntry(service: KvService, request: EntryPutRequest): Promise<EntryPutResponse> {
+  const { maxKeyBytes, maxValueBytes } = service.config;
+  if (request.key.length > maxKeyBytes) {
+    throw new KvError("keyTooLarge", `${request.key.length} bytes, at most ${maxKeyBytes} (kv.maxKeyBytes)`);
+  }
+  if (request.value.length > maxValueBytes) {
+    throw new KvError(
+      "valueTooLarge",
+      `${request.value.length} bytes, at most ${maxValueBytes} (kv.maxValueBytes)`,
+    );
+  }
+  const op: PutOp = {
+    kind: "put",
+    key: request.key,
+    value: request.value,
+    lease: NO_LEASE,
+    prevKv: false,
+    ignoreValue: false,
+    ignoreLease: false,
+  };
+  const result = await service.put(op, toOptionalNumber(request.ifModRevision));
+  return {
+    $typeName: "aetherflow.kv.v1.PutResponse",
+    modRevision: BigInt(result.revision),
+    version: BigInt(result.version),
+  };
+}
+
+async function deleteEntry(service: KvService, request: DeleteRequest): Promise<DeleteResponse> {
+  const op: DeleteOp = { kind: "delete", key: request.key, range: "single", prevKv: false };
+  const result = await service.delete(op, toOptionalNumber(request.ifModRevision));
+  return {
+    $typeName: "aetherflow.kv.v1.DeleteResponse",
+    deleted: result.deleted > 0,
+    revision: BigInt(result.revision),
+  };
+}
+
+function listEntries(service: KvService, request: ListRequest): ListResponse {
+  const page = service.list(request);
+  return {
+    $typeName: "aetherflow.kv.v1.ListResponse",
+    entries: page.entries.map((kv) => entryWithText(kv, !request.keysOnly)),
+    nextPageToken: page.nextPageToken,
+    revision: BigInt(page.revision),
+    count: BigInt(page.count),
+  };
+}
+
+/** One message a revision. The first, empty one names the revision before the first that will be delivered, so that a
+ *  client that goes on after the last revision it saw misses nothing. */
+async function* watchEntries(
+  service: KvService,
+  pause: () => Promise<void>,
+  request: EntryWatchRequest,
+  context: HandlerContext,
+): AsyncGenerator<EntryWatchResponse, void, void> {
+  const startRevision = Number(request.startRevision);
+  if (startRevision !== 0 && startRevision < service.compactRevision) {
+    throw toConnectError(new KvError("compacted"));
+  }
+  const isKey = request.key.length > 0;
+  const start = (stream: WatchStream) =>
+    stream.create({
+      key: isKey ? request.key : request.prefix,
+      range: isKey ? "single" : prefixRange(request.prefix),
+      startRevision,
+      watchId: 0n,
+      prevKv: false,
+      progressNotify: false,
+      fragment: false,
+      noPut: false,
+      noDelete: false,
+    });
+  for await (const answer of answersOf(service, pause, context.signal, start)) {
+    if (answer.canceled === true) {
+      throw toConnectError(new KvError(answer.created === true ? "tooManyRequests" : "compacted"));
+    }
+    if (answer.created === true) {
+      yield entryWatchMessage(startRevision > 0 ? startRevision - 1 : answer.revision, []);
+    } else yield* byRevision(answer.events);
+  }
+}
+
+function* byRevision(events: readonly WatchEvent[]): Generator<EntryWatchResponse, void, void> {
+  for (let from = 0; from < events.length;) {
+    const revision = events[from]!.kv.modRevision;
+    let to = from + 1;
+    while (to < events.length && events[to]!.kv.modRevision === revision) to++;
+    yield entryWatchMessage(revision, events.slice(from, to).map(changeMessage));
+    from = to;
+  }
+}
+
+function entryWatchMessage(revision: number, changes: Change[]): EntryWatchResponse {
+  return { $typeName: "aetherflow.kv.v1.WatchResponse", revision: BigInt(revision), changes };
+}
+
+function changeMessage(event: WatchEvent): Change {
+  const isPut = event.kind === "put";
+  return {
+    $typeName: "aetherflow.kv.v1.Change",
+    kind: isPut ? Change_Kind.PUT : Change_Kind.DELETE,
+    entry: entryWithText(event.kv, isPut),
+  };
+}
+
+function entryMessage(kv: KeyValue): Entry {
+  return {
+    $typeName: "aetherflow.kv.v1.Entry",
+    key: kv.key,
+    value: kv.value,
+    createRevision: BigInt(kv.createRevision),
+    modRevision: BigInt(kv.modRevision),
+    version: BigInt(kv.version),
+  };
+}
+
+function entryWithText(kv: KeyValue, withValue: boolean): Entry {
+  const entry = entryMessage(kv);
+  const keyText = textOf(kv.key);
+  const valueText = withValue ? textOf(kv.value) : undefined;
+  if (keyText !== undefined) entry.keyText = keyText;
+  if (valueText !== undefined) entry.valueText = valueText;
+  return entry;
+}
+
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+function textOf(bytes: Uint8Array): string | undefined {
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    // Not UTF-8: the field stays unset, the bytes say it all.
+    return undefined;
+  }
+}
+
+function toOptionalNumber(value: bigint | undefined): number | undefined {
+  return value === undefined ? undefined : Number(value);
+}

@@ -1,0 +1,582 @@
+/** The key-value store as its clients see it: the state, made durable, and shown only when it is.
+ *
+ *  A write is applied and appended to the log in one go, then waits for its group commit. Until that is durable nobody is
+ *  told: the writer gets no answer, readers read at the durable revision, watchers are not woken.
+ *
+ *      put ─► state (revision 8) ─► log ─┐
+ *      put ─► state (revision 9) ─► log ─┴─ one fsync ─► durable revision 9 ─► watchers, then answers
+ *      get ─► reads at revision 7 until then
+ *
+ *  Comparisons of writing transactions see what is applied, since that is what they will follow; their answers, refusals
+ *  included, wait until what they saw is durable. */
+import type { KvConfig } from "./config.ts";
+import { KvError } from "./errors.ts";
+import { prefixRange } from "./key.ts";
+import { decodePageToken, encodePageToken } from "./page_token.ts";
+import { Queue } from "./queue.ts";
+import { compactRecord, type Identity, snapshotRecords, WriteRecord } from "./record.ts";
+import { type KeyValue, MvccState, type RangeQuery, type RangeResult } from "./state.ts";
+import { type KvStore, StoreError } from "./store.ts";
+import {
+  checkChosen,
+  checkPut,
+  checkPutOn,
+  checkTxn,
+  chooseBranches,
+  type DeleteOp,
+  forEachPut,
+  isReadOnly,
+  type OpResult,
+  type PutOp,
+  runChosen,
+  runDelete,
+  runPut,
+  type Txn,
+  txnBytes,
+  type WriteLog,
+} from "./txn.ts";
+import { WatchHub } from "./watch.ts";
+
+/** What the service logs to. */
+export interface KvLogger {
+  info(message: string, fields?: Record<string, unknown>): void;
+  error(message: string, fields?: Record<string, unknown>): void;
+}
+
+export interface KvServiceDeps {
+  readonly state: MvccState;
+  readonly store: KvStore;
+  readonly identity: Identity;
+  readonly config: KvConfig;
+  readonly log: KvLogger;
+  /** Lets other work of the event loop run. */
+  readonly pause: () => Promise<void>;
+}
+
+/** Rows that one slice of purging looks at: well under a millisecond. */
+const PURGE_SLICE_ROWS = 2_048;
+/** Automatic compaction runs when history exceeds what is retained by this share, not at every write. */
+const RETAIN_SLACK = 1 / 16;
+/** Share of history that is given up at a time when its bytes are too many. */
+const HISTORY_SHARE = 1 / 8;
+/** From this share of the quota on, history makes room for data. */
+const QUOTA_PRESSURE = 0.9;
+/** History below this share of the quota is not worth compacting for room. */
+const HISTORY_WORTH = 1 / 32;
+/** What fragments may exceed the request bound by; etcd's figure. */
+const FRAGMENT_EXTRA_BYTES = 512 * 1_024;
+/** Largest and default number of entries on a page of a list. */
+export const PAGE_SIZE_MAX = 1_000;
+const PAGE_SIZE_DEFAULT = 100;
+/** Key and value bytes after which a page ends: a message between workers carries 4 MiB. */
+const PAGE_BYTES_MAX = 1_024 * 1_024;
+
+/** Something appended to the log that is not yet durable. */
+interface Pending {
+  readonly seq: number;
+  readonly revision: number;
+  readonly kind: "write" | "compact";
+}
+
+export interface PutResult {
+  readonly revision: number;
+  readonly version: number;
+  readonly prevKv: KeyValue | undefined;
+}
+
+export interface DeleteResult {
+  readonly revision: number;
+  readonly deleted: number;
+  readonly prevKvs: readonly KeyValue[];
+}
+
+export interface TxnResult {
+  readonly revision: number;
+  readonly succeeded: boolean;
+  readonly results: readonly OpResult[];
+}
+
+export interface ListQuery {
+  readonly prefix: Uint8Array;
+  /** 1 to PAGE_SIZE_MAX; 0 is 100. */
+  readonly pageSize: number;
+  readonly pageToken: string;
+  readonly keysOnly: boolean;
+}
+
+export interface ListPage {
+  readonly entries: readonly KeyValue[];
+  readonly nextPageToken: string;
+  readonly revision: number;
+  readonly count: number;
+}
+
+/** Figures for metrics; totals count from the start of the process. */
+export interface KvFigures {
+  readonly keys: number;
+  readonly revision: number;
+  readonly compactRevision: number;
+  readonly bytes: number;
+  readonly historyBytes: number;
+  readonly watchers: number;
+  readonly slowWatchers: number;
+  readonly puts: number;
+  readonly ranges: number;
+  readonly deletes: number;
+  readonly txns: number;
+  readonly compactions: number;
+  readonly snapshotFailures: number;
+}
+
+export class KvService {
+  readonly watches: WatchHub;
+  readonly identity: Identity;
+  readonly config: KvConfig;
+  readonly #state: MvccState;
+  readonly #store: KvStore;
+  readonly #log: KvLogger;
+  readonly #pause: () => Promise<void>;
+  readonly #record = new WriteRecord();
+  /** Bounded by the log's pending bytes: append throws `full` before it grows beyond them. */
+  readonly #pending = new Queue<Pending>();
+  #durableRevision: number;
+  /** Last record of the log that the durable revision and compaction reflect. */
+  #shownSeq: number;
+  #lastSeq: number;
+  /** Compaction that was asked for last; durable or on its way. */
+  #compactWanted: number;
+  #failure: StoreError | undefined;
+  #isClosed = false;
+  #isPurging = false;
+  #snapshotting: Promise<void> | undefined;
+  /** Record bytes since the last snapshot, and where the next one is made. */
+  #logBytes: number;
+  #snapshotAtBytes: number;
+  #puts = 0;
+  #ranges = 0;
+  #deletes = 0;
+  #txns = 0;
+  #compactions = 0;
+  #snapshotFailures = 0;
+
+  constructor(deps: KvServiceDeps) {
+    this.#state = deps.state;
+    this.#store = deps.store;
+    this.identity = deps.identity;
+    this.config = deps.config;
+    this.#log = deps.log;
+    this.#pause = deps.pause;
+    this.#durableRevision = deps.state.revision;
+    this.#shownSeq = deps.store.durableSeq;
+    this.#lastSeq = deps.store.durableSeq;
+    this.#compactWanted = deps.state.compactRevision;
+    this.#logBytes = deps.store.openedLogBytes;
+    this.#snapshotAtBytes = Math.max(deps.config.snapshotLogBytes, deps.state.bytes);
+    const { watch, maxRequestBytes } = deps.config;
+    this.watches = new WatchHub(deps.state, {
+      watchersMax: watch.watchersMax,
+      batchBytes: watch.batchBytes,
+      batchRevisions: watch.batchRevisions,
+      fragmentBytes: maxRequestBytes + FRAGMENT_EXTRA_BYTES,
+    });
+    deps.store.onDurable(() => this.#advance());
+    deps.store.stopped.then((error) => this.#fail(error));
+  }
+
+  /** Newest revision that is durable: what readers see. */
+  get revision(): number {
+    return this.#durableRevision;
+  }
+
+  /** Oldest revision that can be read. */
+  get compactRevision(): number {
+    return this.#state.compactRevision;
+  }
+
+  /** Whether `close` was called. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Why writes are refused; undefined while they are taken. */
+  get failure(): Error | undefined {
+    return this.#failure;
+  }
+
+  /** Reads a range at one revision.
+   *  @throws {KvError} `emptyKey`, `compacted`, `futureRevision`. */
+  range(query: RangeQuery): RangeResult {
+    this.#ranges++;
+    if (query.key.length === 0) throw new KvError("emptyKey");
+    return this.#state.range(query, this.#durableRevision);
+  }
+
+  /** Puts one key; resolves when that is durable. With `ifModRevision` only if that is the key's mod revision (0: absent).
+   *  @throws {KvError} */
+  put(op: PutOp, ifModRevision?: number): Promise<PutResult> {
+    this.#checkWritable();
+    this.#puts++;
+    checkPut(op);
+    this.#checkSizes(op);
+    return this.#mutate((log) => {
+      checkPutOn(this.#state, op);
+      this.#checkModRevision(op.key, ifModRevision);
+      this.#checkQuota(MvccState.costOfPut(op.key.length, op.value.length));
+      const { prevKv } = runPut(this.#state, op, log);
+      const state = this.#state;
+      const version = state.version(state.rowAt(op.key, Infinity));
+      return { revision: state.revision + 1, version, prevKv };
+    });
+  }
+
+  /** Deletes a key or range; resolves when that is durable.
+   *  @throws {KvError} */
+  delete(op: DeleteOp, ifModRevision?: number): Promise<DeleteResult> {
+    this.#checkWritable();
+    this.#deletes++;
+    if (op.key.length === 0) throw new KvError("emptyKey");
+    return this.#mutate((log) => {
+      this.#checkModRevision(op.key, ifModRevision);
+      return runDelete(this.#state, op, this.#state.revision, log);
+    });
+  }
+
+  /** Runs a transaction; resolves when what it did, or what it saw, is durable.
+   *  @throws {KvError} */
+  txn(txn: Txn): Promise<TxnResult> {
+    this.#txns++;
+    checkTxn(txn);
+    const state = this.#state;
+    if (isReadOnly(txn)) return Promise.resolve(this.#readOnlyTxn(txn));
+    this.#checkWritable();
+    if (txnBytes(txn) > this.config.maxRequestBytes) throw new KvError("requestTooLarge");
+    return this.#mutate((log) => {
+      const chosen = chooseBranches(state, txn, Infinity);
+      checkChosen(state, chosen, state.revision);
+      let cost = 0;
+      forEachPut(chosen, (op) => {
+        this.#checkSizes(op);
+        cost += MvccState.costOfPut(op.key.length, op.value.length);
+      });
+      if (cost > 0) this.#checkQuota(cost);
+      const results = runChosen(state, chosen, state.revision, log);
+      const revision = state.hasChanges ? state.revision + 1 : state.revision;
+      return { revision, succeeded: chosen.succeeded, results };
+    });
+  }
+
+  /** Gives up history below `revision`; resolves with the store's revision when that is durable and, with `physical`,
+   *  when the memory is free.
+   *  @throws {KvError} `compacted`, `futureRevision`. */
+  async compact(revision: number, physical: boolean): Promise<number> {
+    this.#checkWritable();
+    if (revision <= this.#compactWanted) throw new KvError("compacted");
+    if (revision > this.#durableRevision) throw new KvError("futureRevision");
+    await this.#settled(this.#appendCompaction(revision));
+    if (physical) {
+      await this.#snapshotting;
+      while (this.#state.purgeBacklog > 0 && !this.#isClosed) {
+        this.#state.purge(PURGE_SLICE_ROWS);
+        await this.#pause();
+      }
+    }
+    return this.#durableRevision;
+  }
+
+  /** Lists the keys under a prefix, a page at a time; all pages of one list are read at the first one's revision.
+   *  A page may be shorter than asked when its entries are large.
+   *  @throws {KvError} `badPageSize`, `badPageToken`, `compacted` when the list's revision is gone. */
+  list(query: ListQuery): ListPage {
+    const pageSize = query.pageSize === 0 ? PAGE_SIZE_DEFAULT : query.pageSize;
+    if (!(pageSize >= 1 && pageSize <= PAGE_SIZE_MAX)) {
+      throw new KvError("badPageSize", `it is ${query.pageSize}, expected 1 to ${PAGE_SIZE_MAX}`);
+    }
+    this.#ranges++;
+    const state = this.#state;
+    const token = query.pageToken === "" ? undefined : decodePageToken(query.pageToken, query.prefix);
+    const whole = prefixRange(query.prefix);
+    const revision = state.checkRevision(token?.revision ?? 0, this.#durableRevision);
+    const start = token === undefined ? whole.start : successorOf(token.after);
+    const { rows, isCut } = state.pageRows(
+      { start, end: whole.end },
+      revision,
+      pageSize + 1,
+      PAGE_BYTES_MAX,
+    );
+    const hasMore = rows.length > pageSize || isCut;
+    const entries = rows.slice(0, pageSize).map((row) => state.keyValue(row, query.keysOnly));
+    const last = entries.at(-1);
+    return {
+      entries,
+      nextPageToken: hasMore && last !== undefined ? encodePageToken({ revision, after: last.key }) : "",
+      revision,
+      count: state.range({ key: whole.start, range: whole, countOnly: true, revision }, revision).count,
+    };
+  }
+
+  /** Tells the watchers that asked for progress where the store is. Call every watch.progressIntervalMs. */
+  tickProgress(): void {
+    this.watches.tickProgress();
+  }
+
+  figures(): KvFigures {
+    return {
+      keys: this.#state.keyCount,
+      revision: this.#durableRevision,
+      compactRevision: this.#state.compactRevision,
+      bytes: this.#state.bytes,
+      historyBytes: this.#state.historyBytes,
+      watchers: this.watches.watcherCount,
+      slowWatchers: this.watches.laggingCount(this.config.watch.laggingRevisions),
+      puts: this.#puts,
+      ranges: this.#ranges,
+      deletes: this.#deletes,
+      txns: this.#txns,
+      compactions: this.#compactions,
+      snapshotFailures: this.#snapshotFailures,
+    };
+  }
+
+  /** Takes no more writes, ends the watchers and makes what was taken durable. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    const last = this.#lastSeq;
+    if (last > this.#store.durableSeq && this.#failure === undefined) {
+      // Writers in flight get their answers before the watchers go.
+      await this.#store.durable(last).catch((error: StoreError) => this.#fail(error));
+    }
+    this.watches.close();
+    await this.#store.close();
+    await this.#snapshotting;
+  }
+
+  // ---- writing ----
+
+  /** Runs `change` on the state, logs what it did and waits for durability. A change that throws leaves no trace. */
+  async #mutate<T>(change: (log: WriteLog) => T): Promise<T> {
+    const state = this.#state;
+    const record = this.#record;
+    record.begin(state.revision + 1);
+    let result: T;
+    try {
+      result = change(record);
+    } catch (error) {
+      state.rollback();
+      // The refusal may rest on a write that is not durable yet: telling it would show that write.
+      await this.#settled(this.#lastSeq);
+      throw error;
+    }
+    if (state.hasChanges) this.#appendWrite(record.payload);
+    await this.#settled(this.#lastSeq);
+    return result;
+  }
+
+  #appendWrite(payload: Uint8Array): void {
+    let seq: number;
+    try {
+      seq = this.#store.append(payload);
+    } catch (error) {
+      this.#state.rollback();
+      throw refusedBy(error);
+    }
+    this.#logBytes += payload.length;
+    this.#lastSeq = seq;
+    this.#pending.push({ seq, revision: this.#state.commit(), kind: "write" });
+  }
+
+  #appendCompaction(revision: number): number {
+    let seq: number;
+    try {
+      seq = this.#store.append(compactRecord(revision));
+    } catch (error) {
+      throw refusedBy(error);
+    }
+    this.#compactWanted = revision;
+    this.#lastSeq = seq;
+    this.#pending.push({ seq, revision, kind: "compact" });
+    return seq;
+  }
+
+  /** Resolves when everything up to record `seq` is durable and shown. */
+  async #settled(seq: number): Promise<void> {
+    if (seq <= this.#shownSeq) return;
+    try {
+      await this.#store.durable(seq);
+    } catch (error) {
+      throw new KvError("notDurable", undefined, { cause: error });
+    }
+    this.#advance();
+  }
+
+  /** Shows what became durable. */
+  #advance(): void {
+    const durableSeq = this.#store.durableSeq;
+    if (durableSeq <= this.#shownSeq) return;
+    this.#shownSeq = durableSeq;
+    let revision = this.#durableRevision;
+    let compactRevision = 0;
+    for (let next = this.#pending.first; next !== undefined && next.seq <= durableSeq;) {
+      this.#pending.shift();
+      if (next.kind === "write") revision = next.revision;
+      else compactRevision = next.revision;
+      next = this.#pending.first;
+    }
+    this.#durableRevision = revision;
+    if (compactRevision > this.#state.compactRevision) {
+      this.#state.compact(compactRevision, revision);
+      this.#compactions++;
+    }
+    this.watches.publish(revision);
+    this.#maintain();
+  }
+
+  /** Keeps history and log within their bounds. */
+  #maintain(): void {
+    if (this.#isClosed || this.#failure !== undefined) return;
+    this.#compactIfDue();
+    if (this.#state.purgeBacklog > 0) this.#purgeInBackground();
+    if (this.#logBytes >= this.#snapshotAtBytes && this.#snapshotting === undefined) {
+      this.#snapshotting = this.#snapshot().finally(() => this.#snapshotting = undefined);
+    }
+  }
+
+  #compactIfDue(): void {
+    // One at a time: what the last one frees is not known before it is done.
+    if (this.#compactWanted > this.#state.compactRevision) return;
+    const wanted = Math.max(this.#revisionToRetain(), this.#revisionForRoom());
+    if (wanted <= this.#compactWanted || wanted > this.#durableRevision) return;
+    try {
+      this.#appendCompaction(wanted);
+    } catch (error) {
+      // Not urgent: the next durable write tries again.
+      if (!(error instanceof KvError)) throw error;
+    }
+  }
+
+  /** Revision to compact to because history is longer than configured, or 0. */
+  #revisionToRetain(): number {
+    const { retainRevisions } = this.config;
+    const slack = Math.ceil(retainRevisions * RETAIN_SLACK);
+    const oldest = Math.max(this.#compactWanted, 1);
+    return this.#durableRevision - oldest > retainRevisions + slack
+      ? this.#durableRevision - retainRevisions
+      : 0;
+  }
+
+  /** Revision to compact to because history takes too much memory, or 0. */
+  #revisionForRoom(): number {
+    const state = this.#state;
+    if (this.#snapshotting !== undefined || state.purgeBacklog > 0) return 0;
+    const { quotaBytes, retainHistoryBytes } = this.config;
+    const isPressed = state.bytes > quotaBytes * QUOTA_PRESSURE &&
+      state.historyBytes > quotaBytes * HISTORY_WORTH;
+    if (state.historyBytes <= retainHistoryBytes && !isPressed) return 0;
+    const history = state.history;
+    const index = history.start + Math.ceil(history.length * HISTORY_SHARE);
+    if (index >= history.end) return this.#durableRevision;
+    return Math.min(state.modRevision(history.at(index)), this.#durableRevision);
+  }
+
+  #purgeInBackground(): void {
+    if (this.#isPurging) return;
+    this.#isPurging = true;
+    const run = async () => {
+      while (this.#state.purgeBacklog > 0 && !this.#isClosed) {
+        this.#state.purge(PURGE_SLICE_ROWS);
+        await this.#pause();
+      }
+    };
+    run().finally(() => this.#isPurging = false);
+  }
+
+  /** Writes a snapshot beside the running writes. Never rejects: a failed one is tried again later. */
+  async #snapshot(): Promise<void> {
+    const state = this.#state;
+    const release = state.holdPurge();
+    const coveredBytes = this.#logBytes;
+    const scope = {
+      revision: this.#durableRevision,
+      compactRevision: state.compactRevision,
+      identity: this.identity,
+    };
+    let bytes = 0;
+    const counted = function* () {
+      for (const record of snapshotRecords(state, scope)) {
+        bytes += record.length;
+        yield record;
+      }
+    };
+    try {
+      await this.#store.snapshot(counted(), this.#shownSeq);
+      this.#logBytes -= coveredBytes;
+      this.#snapshotAtBytes = Math.max(this.config.snapshotLogBytes, bytes);
+    } catch (error) {
+      if (!this.#isClosed) {
+        this.#snapshotFailures++;
+        this.#snapshotAtBytes = this.#logBytes + this.config.snapshotLogBytes;
+        this.#log.error("the snapshot could not be written; the log is kept", { error });
+      }
+    } finally {
+      release();
+    }
+    if (state.purgeBacklog > 0) this.#purgeInBackground();
+  }
+
+  // ---- checks ----
+
+  #readOnlyTxn(txn: Txn): TxnResult {
+    const state = this.#state;
+    const revision = this.#durableRevision;
+    const chosen = chooseBranches(state, txn, revision);
+    checkChosen(state, chosen, revision);
+    // Nothing in it writes, so nothing reaches the record.
+    const results = runChosen(state, chosen, revision, this.#record);
+    return { revision, succeeded: chosen.succeeded, results };
+  }
+
+  #checkWritable(): void {
+    if (this.#failure !== undefined) throw new KvError("readOnly", this.#failure.message);
+    if (this.#isClosed) throw new KvError("stopped");
+  }
+
+  #checkSizes(op: PutOp): void {
+    const { maxKeyBytes, maxValueBytes, maxRequestBytes } = this.config;
+    if (
+      op.key.length > maxKeyBytes || op.value.length > maxValueBytes ||
+      op.key.length + op.value.length > maxRequestBytes
+    ) throw new KvError("requestTooLarge");
+  }
+
+  #checkQuota(bytes: number): void {
+    if (this.#state.bytes + bytes > this.config.quotaBytes) throw new KvError("noSpace");
+  }
+
+  #checkModRevision(key: Uint8Array, expected: number | undefined): void {
+    if (expected === undefined) return;
+    const row = this.#state.rowAt(key, Infinity);
+    const actual = row < 0 ? 0 : this.#state.modRevision(row);
+    if (actual === expected) return;
+    const describe = (revision: number) => revision === 0 ? "0 (absent)" : String(revision);
+    throw new KvError("revisionMismatch", `expected ${describe(expected)}, found ${describe(actual)}`);
+  }
+
+  #fail(error: StoreError): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = error;
+    this.#log.error("the log failed; the store is read-only", { error });
+  }
+}
+
+/** The smallest key after `key`. */
+function successorOf(key: Uint8Array): Uint8Array {
+  const next = new Uint8Array(key.length + 1);
+  next.set(key);
+  return next;
+}
+
+/** What a store's refusal means to the client. */
+function refusedBy(error: unknown): unknown {
+  if (!(error instanceof StoreError)) return error;
+  return new KvError(error.code === "full" ? "tooManyRequests" : "readOnly", error.message, { cause: error });
+}
