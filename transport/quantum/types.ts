@@ -1,5 +1,7 @@
 /** The shape of the sans-IO core: what goes in, what comes out. Nothing here knows a socket, a timer or a clock. */
 
+import type { DropReason } from "./errors.ts";
+
 /** Where datagrams go to and come from: IPv4 or IPv6 text and port. */
 export interface Address {
   readonly hostname: string;
@@ -67,6 +69,36 @@ export type QuantumEvent =
     readonly by: "local" | "peer" | "lost";
   };
 
+/** Figures of one connection; counters count from its start. */
+export interface ConnectionStats {
+  /** Smoothed round trip. */
+  readonly rttMs: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  readonly packetsSent: number;
+  readonly packetsReceived: number;
+  readonly packetsLost: number;
+  readonly congestionWindowBytes: number;
+  readonly bytesInFlight: number;
+  /** Datagram size in use, as far as path probing has come. */
+  readonly datagramBytesMax: number;
+  readonly streamsOpen: number;
+}
+
+/** Figures of one endpoint; counters count from its start. */
+export interface EndpointStats {
+  readonly datagramsReceived: number;
+  readonly bytesReceived: number;
+  readonly datagramsSent: number;
+  readonly bytesSent: number;
+  readonly connections: number;
+  readonly halfOpen: number;
+  readonly resetsSent: number;
+  readonly retriesSent: number;
+  /** Datagrams dropped, by reason. */
+  readonly dropped: Readonly<Record<DropReason, number>>;
+}
+
 /** One socket's worth of Quantum: many connections, client and server. All times are monotonic milliseconds.
  *
  *  Contract: call one mutator, then drain `pollEvent` and `pollTransmit` until both return undefined, then read
@@ -99,4 +131,11 @@ export interface QuantumEndpoint {
   sendDatagram(connection: ConnectionHandle, bytes: Uint8Array, expiresAtMs: number): boolean;
   /** Closes one connection, telling the peer. */
   close(connection: ConnectionHandle, code: number, reason: string, now: number): void;
+
+  /** Figures of a connection; undefined before it is established and after it ended. */
+  connectionStats(connection: ConnectionHandle): ConnectionStats | undefined;
+  /** Figures of the endpoint. */
+  stats(): EndpointStats;
+  /** Takes back the bytes of a Transmit whose send has ended, for use in a later one. Optional; the caller keeps no view. */
+  recycle(bytes: Uint8Array): void;
 }
