@@ -17,7 +17,8 @@ export const GUUID_TEXT_LENGTH = 26;
  *  step of 1..2^32 (RFC 9562 §6.2, method 2), so that ids sort in the order they were made and cannot be guessed from
  *  their neighbour. When the clock steps back, the source stays on its own, later millisecond. */
 export interface GuuidSource {
-  /** The next identifier; the array is the caller's. */
+  /** The next identifier; the array is the caller's. Like all arrays of this file it is a view of a buffer that 256 ids
+   *  share: copy one that is kept for long, or its 4 KiB stay too. */
   next(): Uint8Array;
 }
 
@@ -26,20 +27,19 @@ const POOL_BYTES = 4_096;
 
 /** Creates a source. Two sources with the same clock and random bytes give the same identifiers. */
 export function createGuuidSource(deps: { clock: Pick<Clock, "wallMs">; random: Random }): GuuidSource {
-  const pool = new Uint8Array(POOL_BYTES);
-  const poolWords = new DataView(pool.buffer);
-  let poolAt = POOL_BYTES;
+  const pool = new Uint32Array(POOL_BYTES / 4);
+  let poolAt = pool.length;
   const word = (): number => {
-    if (poolAt === POOL_BYTES) {
-      deps.random.fill(pool);
+    if (poolAt === pool.length) {
+      deps.random.fill(new Uint8Array(pool.buffer));
       poolAt = 0;
     }
-    const value = poolWords.getUint32(poolAt);
-    poolAt += 4;
-    return value;
+    return pool[poolAt++]!;
   };
 
   let ms = -1;
+  // The same as two integers, which byte shifts are fast on: 16 and 32 bits.
+  let msHigh = 0, msLow = 0;
   // The 74-bit tail, from its most significant bits down: 12, 30 and 32 bits.
   let high = 0, middle = 0, low = 0;
 
@@ -65,18 +65,19 @@ export function createGuuidSource(deps: { clock: Pick<Clock, "wallMs">; random: 
       const wall = deps.clock.wallMs();
       if (wall > ms) {
         ms = wall;
+        msHigh = Math.floor(ms / 2 ** 32);
+        msLow = ms | 0;
         draw();
       } else {
         step();
       }
-      const bytes = new Uint8Array(GUUID_BYTES);
-      const msHigh = Math.floor(ms / 2 ** 32);
+      const bytes = allocate();
       bytes[0] = msHigh >>> 8;
       bytes[1] = msHigh;
-      bytes[2] = ms >>> 24;
-      bytes[3] = ms >>> 16;
-      bytes[4] = ms >>> 8;
-      bytes[5] = ms;
+      bytes[2] = msLow >>> 24;
+      bytes[3] = msLow >>> 16;
+      bytes[4] = msLow >>> 8;
+      bytes[5] = msLow;
       bytes[6] = 0x70 | (high >>> 8);
       bytes[7] = high;
       bytes[8] = 0x80 | (middle >>> 24);
@@ -90,6 +91,21 @@ export function createGuuidSource(deps: { clock: Pick<Clock, "wallMs">; random: 
       return bytes;
     },
   };
+}
+
+const SLAB_BYTES = 256 * GUUID_BYTES;
+let slab = new ArrayBuffer(SLAB_BYTES);
+let slabAt = 0;
+
+/** An array of 16 zero bytes: a view of a slab, because a buffer of its own costs five times as much as the whole id. */
+function allocate(): Uint8Array {
+  if (slabAt === SLAB_BYTES) {
+    slab = new ArrayBuffer(SLAB_BYTES);
+    slabAt = 0;
+  }
+  const bytes = new Uint8Array(slab, slabAt, GUUID_BYTES);
+  slabAt += GUUID_BYTES;
+  return bytes;
 }
 
 const CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -135,21 +151,29 @@ export function parseGuuid(text: string): Uint8Array | undefined {
 }
 
 function parseUlid(text: string): Uint8Array | undefined {
-  const bytes = new Uint8Array(GUUID_BYTES);
-  let bits = 0, held = 0, at = 0;
-  for (let i = 0; i < GUUID_TEXT_LENGTH; i++) {
-    const code = text.charCodeAt(i);
-    const value = code < 128 ? DIGIT_VALUES[code]! : 255;
-    if (value === 255 || (i === 0 && value > 7)) return undefined;
-    bits = ((bits << 5) | value) & 0xfff;
-    // The first digit carries three bits: 26 × 5 is two more than 128.
-    held += i === 0 ? 3 : 5;
-    if (held >= 8) {
-      held -= 8;
-      bytes[at++] = bits >>> held;
-    }
+  const bytes = allocate();
+  // The first two digits carry 3 + 5 bits; after them, every 8 digits are 40 bits, five bytes.
+  const first = digit(text, 0), second = digit(text, 1);
+  let invalid = (first | second) & 0x80;
+  if (first > 7) return undefined;
+  bytes[0] = (first << 5) | second;
+  for (let at = 2, to = 1; at < GUUID_TEXT_LENGTH; at += 8, to += 5) {
+    const a = digit(text, at), b = digit(text, at + 1), c = digit(text, at + 2), d = digit(text, at + 3);
+    const e = digit(text, at + 4), f = digit(text, at + 5), g = digit(text, at + 6), h = digit(text, at + 7);
+    invalid |= (a | b | c | d | e | f | g | h) & 0x80;
+    bytes[to] = (a << 3) | (b >> 2);
+    bytes[to + 1] = (b << 6) | (c << 1) | (d >> 4);
+    bytes[to + 2] = (d << 4) | (e >> 1);
+    bytes[to + 3] = (e << 7) | (f << 2) | (g >> 3);
+    bytes[to + 4] = (g << 5) | h;
   }
-  return bytes;
+  return invalid === 0 ? bytes : undefined;
+}
+
+/** Value of one digit; 255, the only one with bit 7 set, for what is none. */
+function digit(text: string, at: number): number {
+  const code = text.charCodeAt(at);
+  return code < 128 ? DIGIT_VALUES[code]! : 255;
 }
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
@@ -157,7 +181,7 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 function parseUuid(text: string): Uint8Array | undefined {
   if (!UUID.test(text)) return undefined;
   const hex = text.replaceAll("-", "");
-  const bytes = new Uint8Array(GUUID_BYTES);
+  const bytes = allocate();
   for (let i = 0; i < GUUID_BYTES; i++) bytes[i] = Number.parseInt(hex.slice(2 * i, 2 * i + 2), 16);
   return bytes;
 }
