@@ -43,15 +43,11 @@ const OPEN_OPTIONS = {
 } satisfies Record<string, Deno.OpenOptions>;
 
 /** The directory's own name is in its parent. A worker that may not open the parent leaves that to whoever made the
- *  directory for it. */
+ *  directory for it; asking first keeps Deno from prompting on a terminal. */
 async function syncParent(path: string): Promise<void> {
-  try {
-    await denoFs.syncDirectory(`${path}/..`);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.PermissionDenied)) {
-      throw error;
-    }
-  }
+  const parent = `${path}/..`;
+  const permission = await Deno.permissions.query({ name: "read", path: parent });
+  if (permission.state === "granted") await denoFs.syncDirectory(parent);
 }
 
 class DenoLogFile implements LogFile {

@@ -40,14 +40,20 @@ export async function writeSnapshot(plan: SnapshotPlan, records: SnapshotRecords
   const { fs, directory } = plan;
   const temporary = `${directory}/${SNAPSHOT_TEMP_NAME}`;
   const path = `${directory}/${snapshotName(plan.header.seq)}`;
-  // An earlier attempt may have left its file. A new one is made, so that pages whose sync failed are not trusted.
+  // A new file each time, so that pages whose sync failed are never trusted.
   const file = await attempt("create", temporary, () => fs.open(temporary, "create"));
   try {
-    await new SnapshotWriter(plan, temporary, file).write(records);
-  } finally {
-    file.close();
+    try {
+      await new SnapshotWriter(plan, temporary, file).write(records);
+    } finally {
+      file.close();
+    }
+    await attempt("rename", temporary, () => fs.rename(temporary, path));
+  } catch (error) {
+    // Gives the space back. Should this fail too, the next snapshot or the next opening does it.
+    await fs.remove(temporary).catch(() => {});
+    throw error;
   }
-  await attempt("rename", temporary, () => fs.rename(temporary, path));
   await attempt("sync the directory", directory, () => fs.syncDirectory(directory));
 }
 
