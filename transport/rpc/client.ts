@@ -216,7 +216,7 @@ class ChannelTransportImpl implements ChannelTransport {
 }
 
 /** How often waiting calls look for stream credit when no call ends meanwhile. */
-const CREDIT_POLL_MS = 5;
+const CREDIT_POLL_MS = 1;
 
 type Resolve = (value: unknown) => void;
 
@@ -231,6 +231,9 @@ abstract class ClientCall implements StreamHandler, Timed {
   #channel: Channel | undefined;
   #signal: AbortSignal | undefined;
   #onAbort: (() => void) | undefined;
+  #timeoutMs: number | undefined;
+  /** True when the call did not get its stream at once, so that less than `#timeoutMs` is left. */
+  #delayed = false;
   protected requestEnded = false;
   protected responseEnded = false;
 
@@ -257,6 +260,7 @@ abstract class ClientCall implements StreamHandler, Timed {
     const { transport } = this;
     const timeout = timeoutMs ?? transport.options.defaultTimeoutMs;
     if (timeout !== undefined && timeout > 0 && timeout !== Infinity) {
+      this.#timeoutMs = timeout;
       this.dueAt = transport.clock.now() + timeout;
       transport.deadlines.add(this);
     }
@@ -267,6 +271,7 @@ abstract class ClientCall implements StreamHandler, Timed {
       return this.fail(ConnectError.from(error, Code.Unavailable));
     }
     if (channel instanceof Promise) {
+      this.#delayed = true;
       channel.then(
         (opened) => this.#useChannel(opened),
         (error) => this.fail(ConnectError.from(error, Code.Unavailable)),
@@ -288,7 +293,7 @@ abstract class ClientCall implements StreamHandler, Timed {
       stream = channel.openStream(this);
     } catch (error) {
       if (!(error instanceof ChannelError)) throw error;
-      if (error.code === "stream_limit") this.transport.enqueue(this);
+      if (error.code === "stream_limit") this.#wait();
       else this.fail(new ConnectError(`no channel to ${channel.peer}: ${error.message}`, Code.Unavailable));
       return;
     }
@@ -358,7 +363,9 @@ abstract class ClientCall implements StreamHandler, Timed {
   }
 
   protected writeCallHeader(writer: FrameWriter): void {
-    const remainingMs = this.dueAt === Infinity ? undefined : this.dueAt - this.transport.clock.now();
+    const remainingMs = this.#delayed && this.#timeoutMs !== undefined
+      ? this.dueAt - this.transport.clock.now()
+      : this.#timeoutMs;
     writeCall(writer, this.transport.pathOf(this.method), remainingMs, this.requestHeaders);
   }
 
@@ -377,8 +384,13 @@ abstract class ClientCall implements StreamHandler, Timed {
   #useChannel(channel: Channel): void {
     if (this.ended) return;
     this.#channel = channel;
-    if (channel.isOpen && this.transport.hasQueue) this.transport.enqueue(this);
+    if (channel.isOpen && this.transport.hasQueue) this.#wait();
     else this.open();
+  }
+
+  #wait(): void {
+    this.#delayed = true;
+    this.transport.enqueue(this);
   }
 
   #close(): void {

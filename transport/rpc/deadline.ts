@@ -38,6 +38,7 @@ export class DeadlineQueue {
   readonly #heap: Timed[] = [];
   #disarm: (() => void) | undefined;
   #armedFor = Infinity;
+  #disarmQueued = false;
 
   constructor(clock: RpcClock) {
     this.#clock = clock;
@@ -66,13 +67,21 @@ export class DeadlineQueue {
       this.#up(last);
       this.#down(last);
     }
-    // Armed too early is harmless and saves a timer per call; with nothing left the process should be able to end.
-    if (this.#heap.length === 0 && this.#disarm !== undefined) {
-      this.#disarm();
-      this.#disarm = undefined;
-      this.#armedFor = Infinity;
+    // Armed too early is harmless and saves a timer per call. With nothing left it is taken down, at the end of the turn,
+    // for a platform timer costs more than a small call and the next call is often on its way.
+    if (this.#heap.length === 0 && this.#disarm !== undefined && !this.#disarmQueued) {
+      this.#disarmQueued = true;
+      queueMicrotask(this.#disarmIfEmpty);
     }
   }
+
+  readonly #disarmIfEmpty = (): void => {
+    this.#disarmQueued = false;
+    if (this.#heap.length > 0 || this.#disarm === undefined) return;
+    this.#disarm();
+    this.#disarm = undefined;
+    this.#armedFor = Infinity;
+  };
 
   #arm(dueAt: number): void {
     this.#disarm?.();

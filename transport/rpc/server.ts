@@ -222,10 +222,13 @@ class ServerCall
     if (kind === "unary" || kind === "server_streaming") {
       if (bytes.length > 0) this.stream.consumed(bytes.length);
       this.#readSingle();
+      // Most handlers have answered by now; only those that go on need a timer.
+      if (!this.ended && this.dueAt !== Infinity && this.heapIndex < 0) this.server.deadlines.add(this);
     } else {
       const rest = this.#frames.buffered;
       if (bytes.length > rest) this.stream.consumed(bytes.length - rest);
       this.#inbound = new Inbound(this.stream, this.#frames, fin, this);
+      if (this.dueAt !== Infinity) this.server.deadlines.add(this);
       this.#dispatch(this.#inbound);
     }
   }
@@ -348,13 +351,11 @@ class ServerCall
     this.metadataStart = header.metadataStart;
     const { remainingMs } = header;
     if (remainingMs !== undefined) {
-      const { clock, deadlines } = this.server;
       if (remainingMs === 0) {
         this.refuse(Code.DeadlineExceeded, "the deadline passed before the call arrived");
         return false;
       }
-      this.dueAt = clock.now() + remainingMs;
-      deadlines.add(this);
+      this.dueAt = this.server.clock.now() + remainingMs;
     }
     return true;
   }

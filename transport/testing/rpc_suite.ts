@@ -301,10 +301,12 @@ export function rpcSuite(name: string, openPair: () => Promise<RpcPair>): void {
 
   test("cancels the call when the caller's own source of requests fails", async (open) => {
     const aborted = Promise.withResolvers<unknown>();
+    const started = Promise.withResolvers<void>();
     const { client } = open({
       impl: {
         async upload(requests, context) {
           context.signal.addEventListener("abort", () => aborted.resolve(context.signal.reason));
+          started.resolve();
           for await (const _ of requests);
           return {};
         },
@@ -312,6 +314,8 @@ export function rpcSuite(name: string, openPair: () => Promise<RpcPair>): void {
     });
     const source = (async function* () {
       yield { number: 1 };
+      // A request that is cancelled before it was sent may never reach the server.
+      await started.promise;
       throw new ConnectError("source broke", Code.DataLoss);
     })();
     assertEquals((await failure(client.upload(source))).code, Code.DataLoss);
