@@ -4,9 +4,13 @@ export interface SimTestOptions {
   readonly seeds?: number;
 }
 
+/** Seeds of each test in a soak: some thousand runs in all, about an hour on one core. */
+const SOAK_SEEDS = 300;
+
 /** Registers a test that runs `body` once for each seed and, when one fails, says how to replay it.
  *
- *  `AETHERFLOW_SIM_SEEDS=n` runs seeds 1..n; `AETHERFLOW_SIM_SEED=s` runs that one. */
+ *  `AETHERFLOW_SIM_SEEDS=n` runs seeds 1..n; `AETHERFLOW_SIM_SEED=s` runs that one; `AETHERFLOW_SOAK=1` runs
+ *  SOAK_SEEDS. */
 export function simTest(name: string, options: SimTestOptions, body: (seed: number) => void): void {
   Deno.test(name, () => {
     for (const seed of seedList(options.seeds ?? 1)) {
@@ -28,7 +32,8 @@ export function replayCommand(name: string, seed: number): string {
 function seedList(defaultCount: number): number[] {
   const one = integerFrom("AETHERFLOW_SIM_SEED");
   if (one !== undefined) return [one];
-  const count = integerFrom("AETHERFLOW_SIM_SEEDS") ?? defaultCount;
+  const usual = Deno.env.get("AETHERFLOW_SOAK") === "1" ? Math.max(SOAK_SEEDS, defaultCount) : defaultCount;
+  const count = integerFrom("AETHERFLOW_SIM_SEEDS") ?? usual;
   return Array.from({ length: count }, (_, index) => index + 1);
 }
 
