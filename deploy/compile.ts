@@ -95,13 +95,14 @@ async function denoCompile(
       signal: overdue.signal,
     }).output();
     if (success) return undefined;
-    const said = new TextDecoder().decode(stderr);
+    const said = new TextDecoder().decode(stderr).replace(/^Stack backtrace:[^]*/m, "");
     if (overdue.signal.aborted) {
       return `the base runtime of deno compile did not arrive in ${DOWNLOAD_DEADLINE_MS} ms`;
     }
-    const cause = /Setting up base binary\.?\s*(?:\d+: )?(.*)/.exec(said);
-    if (cause === null) throw new Error(`deno compile failed\n${said}`);
-    return `the base runtime of deno compile cannot be had here (${cause[1]})`;
+    if (!said.includes("Setting up base binary")) throw new Error(`deno compile failed\n${said}`);
+    const url = /https?:[^)\s]+/.exec(said)?.[0] ?? "its source";
+    const cause = [...said.matchAll(/^\s+\d+: (.*)$/gm)].at(-1)?.[1] ?? "no connection";
+    return `the base runtime of deno compile cannot be had from ${url}: ${cause}`;
   } finally {
     clearTimeout(timer);
   }

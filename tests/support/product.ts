@@ -52,6 +52,7 @@ export interface Outcome {
 export async function startProduct(options: ProductOptions = {}): Promise<Product> {
   const ownData = options.data === undefined;
   const data = options.data ?? await Deno.makeTempDir({ prefix: "aetherflow-test-" });
+  await Deno.mkdir(data, { recursive: true });
   const start = ["start", "--data", data, "--set", "gateway.http.port=0", "--set", "quantum.basePort=0"];
   const child = command(options.executable, [...start, ...(options.args ?? [])], {
     ...options,
