@@ -1,6 +1,7 @@
 /** Calls from the gateway to the services: deadline, metadata, and a second try for reads. */
 import type { DescMessage, DescMethodStreaming, DescMethodUnary, Message } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
+import { callUnary } from "../../transport/rpc/mod.ts";
 import type { Exchange } from "./exchange.ts";
 import { GatewayError } from "./problem.ts";
 import type { Route } from "./routes.ts";
@@ -73,11 +74,11 @@ export function createCalls(deps: CallsDeps): Calls {
   return {
     unary(route, exchange, message) {
       const rpc = route.rpc as DescMethodUnary<DescMessage, DescMessage>;
-      return withRetry(route, exchange, async () => {
-        const answer = await deps.transport(route.peer)
-          .unary(rpc, undefined, remainingMs(exchange), metadata(exchange), message);
-        return answer.message;
-      });
+      return withRetry(route, exchange, () =>
+        callUnary(deps.transport(route.peer), rpc, message, {
+          timeoutMs: remainingMs(exchange),
+          headers: metadata(exchange),
+        }));
     },
 
     async open(route, exchange, requests, abort) {

@@ -18,7 +18,8 @@ const SUFFIXES: Readonly<Record<string, readonly string[]>> = {
   summary: ["_sum", "_count"],
 };
 
-const SAMPLE = /^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?(\s+\S.*)$/;
+const SAMPLE =
+  /^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?(\s+(?:[-+]?(?:\d|\.\d)\S*|[-+]?Inf|NaN)(?:\s+-?\d+)?)\s*$/;
 
 /** Merges pages: each family once, with the first HELP and TYPE that is met, and every sample with a label `worker`.
  *  A sample that has the label keeps its own, so a host may speak of its workers. Lines that are none are left out. */

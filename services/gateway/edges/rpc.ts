@@ -215,7 +215,7 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         await ended;
       } catch (error) {
         failed = fromServiceError(error, false);
-        throw error;
+        abort.abort(); // the call, so that the answering half hears of it
       } finally {
         await messages.return(undefined);
       }

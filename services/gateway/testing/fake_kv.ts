@@ -188,15 +188,20 @@ export function createFakeKv(): FakeKv {
     router.service(Watch, {
       async *watch(requests, context) {
         await enter("Watch", context);
-        for await (const request of requests) {
-          if (request.requestUnion.case !== "createRequest") continue;
-          const wanted = nameOf(request.requestUnion.value.key);
-          yield { header: header(), created: true } as WatchResponse;
-          const start = request.requestUnion.value.startRevision || revision + 1n;
-          for await (const each of changesFrom(start, context.signal, (key) => nameOf(key) === wanted)) {
-            const entry = each.change.entry!;
-            yield { header: header(), events: [{ kv: etcdKv(entry) }] } as unknown as WatchResponse;
-          }
+        const iterator = requests[Symbol.asyncIterator]();
+        const { value: request } = await iterator.next();
+        if (request?.requestUnion.case !== "createRequest") return;
+        const wanted = nameOf(request.requestUnion.value.key);
+        yield { header: header(), created: true } as WatchResponse;
+        // Further requests are read, as a real service does, and ignored.
+        const readOn = async (): Promise<void> => {
+          while (!(await iterator.next()).done);
+        };
+        readOn().catch(() => {});
+        const start = request.requestUnion.value.startRevision || revision + 1n;
+        for await (const each of changesFrom(start, context.signal, (key) => nameOf(key) === wanted)) {
+          const entry = each.change.entry!;
+          yield { header: header(), events: [{ kv: etcdKv(entry) }] } as unknown as WatchResponse;
         }
       },
     });

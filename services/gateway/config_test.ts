@@ -1,0 +1,82 @@
+import { assert, assertEquals } from "@std/assert";
+import { gatewayConfigSchema } from "./config.ts";
+import { VERSION } from "./version.ts";
+import project from "../../deno.json" with { type: "json" };
+
+Deno.test("gatewayConfigSchema has these defaults", () => {
+  assertEquals(gatewayConfigSchema.parse(undefined), {
+    http: { host: "127.0.0.1", port: 8080 },
+    workers: 1,
+    limits: {
+      bodyBytes: 3_145_728,
+      headerBytes: 32_768,
+      urlBytes: 16_384,
+      concurrentRequests: 4096,
+      concurrentStreams: 1024,
+    },
+    requestTimeoutMs: 30_000,
+    readRetryMs: 2_000,
+    heartbeatMs: 15_000,
+    statsTimeoutMs: 500,
+    allowedHosts: [],
+    drain: { readyGraceMs: 0 },
+  });
+});
+
+Deno.test("gatewayConfigSchema names the key of what it refuses", () => {
+  const cases: [input: unknown, path: string][] = [
+    [{ http: { port: -1 } }, "http.port"],
+    [{ http: { port: 65_536 } }, "http.port"],
+    [{ http: { host: "" } }, "http.host"],
+    [{ workers: 0 }, "workers"],
+    [{ limits: { bodyBytes: 0 } }, "limits.bodyBytes"],
+    [{ limits: { headerBytes: 1 } }, "limits.headerBytes"],
+    [{ limits: { urlBytes: 100_000 } }, "limits.urlBytes"],
+    [{ limits: { concurrentRequests: 0 } }, "limits.concurrentRequests"],
+    [{ limits: { concurrentStreams: 1.5 } }, "limits.concurrentStreams"],
+    [{ requestTimeoutMs: 0 }, "requestTimeoutMs"],
+    [{ readRetryMs: -1 }, "readRetryMs"],
+    [{ heartbeatMs: 0 }, "heartbeatMs"],
+    [{ statsTimeoutMs: "soon" }, "statsTimeoutMs"],
+    [{ allowedHosts: [""] }, "allowedHosts.0"],
+    [{ drain: { readyGraceMs: -1 } }, "drain.readyGraceMs"],
+    [{ unknown: 1 }, ""],
+  ];
+  for (const [input, path] of cases) {
+    const result = gatewayConfigSchema.safeParse(input);
+    assert(!result.success, JSON.stringify(input));
+    assertEquals(result.error.issues[0]!.path.join("."), path);
+  }
+});
+
+Deno.test("gatewayConfigSchema refuses to bind beyond loopback, and says why", () => {
+  for (const host of ["127.0.0.1", "127.1.2.3", "::1", "localhost"]) {
+    assert(gatewayConfigSchema.safeParse({ http: { host } }).success, host);
+  }
+  for (
+    const host of ["0.0.0.0", "::", "192.168.1.1", "example.com", "127.0.0.1.example.com", "127.0.0.999"]
+  ) {
+    const result = gatewayConfigSchema.safeParse({ http: { host } });
+    assert(!result.success, host);
+    const [issue] = result.error.issues;
+    assertEquals(issue!.path, ["http", "host"]);
+    assert(issue!.message.includes("no authentication is configured"));
+  }
+});
+
+Deno.test("every key of the configuration is described", () => {
+  const described = (schema: unknown, path: string): void => {
+    const type = schema as { shape?: Record<string, unknown>; description?: string; unwrap?: () => unknown };
+    if (type.shape !== undefined) {
+      for (const [key, inner] of Object.entries(type.shape)) {
+        described(inner, path === "" ? key : `${path}.${key}`);
+      }
+    } else if (type.description === undefined && type.unwrap !== undefined) described(type.unwrap(), path);
+    else assert(type.description !== undefined, `${path} has no description`);
+  };
+  described(gatewayConfigSchema, "");
+});
+
+Deno.test("VERSION is the project's", () => {
+  assertEquals(VERSION, project.version);
+});
