@@ -46,8 +46,18 @@ import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@conn
 import { type KvCode, KvError } from "./errors.ts";
 import { keyForMessage, prefixRange, rangeOf } from "./key.ts";
 import type { KvService } from "./service.ts";
-import type { KeyValue, RangeQuery, RangeResult, SortTarget } from "./state.ts";
-import type { Compare, CompareTarget, DeleteOp, Op, OpResult, PutOp, Txn } from "./txn.ts";
+import type { KeyValue, RangeResult, SortTarget } from "./state.ts";
+import {
+  checkRange,
+  type Compare,
+  type CompareTarget,
+  type DeleteOp,
+  type Op,
+  type OpResult,
+  type PutOp,
+  type RangeOp,
+  type Txn,
+} from "./txn.ts";
 import type { WatchAnswer, WatchEvent, WatchStream } from "./watch.ts";
 
 /** The implementations of the three services. */
@@ -108,7 +118,12 @@ function mapped<T>(run: () => T): T {
 
 function createKv(service: KvService, header: MakeHeader): ServiceImpl<typeof KV> {
   return {
-    range: (request) => mapped(() => rangeMessage(service.range(toQuery(request)), header)),
+    range: (request) =>
+      mapped(() => {
+        const op = toRange(request);
+        checkRange(op);
+        return rangeMessage(service.range(op.query), header);
+      }),
     async put(request): Promise<PutResponse> {
       try {
         const result = await service.put(toPut(request));
@@ -161,19 +176,15 @@ const SORT_TARGETS: Readonly<Record<RangeRequest_SortTarget, SortTarget>> = {
   [RangeRequest_SortTarget.VALUE]: "value",
 };
 
-function toQuery(request: RangeRequest): RangeQuery {
+function toRange(request: RangeRequest): RangeOp {
   const sortTarget = SORT_TARGETS[request.sortTarget];
-  // etcd looks at the key first.
-  if (request.key.length === 0) throw new KvError("emptyKey");
-  if (sortTarget === undefined || !(request.sortOrder in RangeRequest_SortOrder)) {
-    throw new KvError("invalidSortOption");
-  }
+  const hasValidSort = sortTarget !== undefined && request.sortOrder in RangeRequest_SortOrder;
   const query = {
     key: request.key,
     range: rangeOf(request.key, request.rangeEnd),
     limit: Number(request.limit),
     revision: Number(request.revision),
-    sortTarget,
+    sortTarget: sortTarget ?? "key",
     keysOnly: request.keysOnly,
     countOnly: request.countOnly,
     minModRevision: Number(request.minModRevision),
@@ -181,11 +192,9 @@ function toQuery(request: RangeRequest): RangeQuery {
     minCreateRevision: Number(request.minCreateRevision),
     maxCreateRevision: Number(request.maxCreateRevision),
   };
-  if (request.sortOrder === RangeRequest_SortOrder.NONE) return query;
-  return {
-    ...query,
-    sortOrder: request.sortOrder === RangeRequest_SortOrder.DESCEND ? "descend" : "ascend",
-  };
+  if (request.sortOrder === RangeRequest_SortOrder.NONE) return { kind: "range", query, hasValidSort };
+  const sortOrder = request.sortOrder === RangeRequest_SortOrder.DESCEND ? "descend" : "ascend";
+  return { kind: "range", query: { ...query, sortOrder }, hasValidSort };
 }
 
 function toPut(request: PutRequest): PutOp {
@@ -221,7 +230,7 @@ function toOp(message: RequestOp): Op | undefined {
   const { request } = message;
   switch (request.case) {
     case "requestRange":
-      return { kind: "range", query: toQuery(request.value) };
+      return toRange(request.value);
     case "requestPut":
       return toPut(request.value);
     case "requestDeleteRange":

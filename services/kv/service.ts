@@ -24,7 +24,7 @@ import {
   checkTxn,
   chooseBranches,
   type DeleteOp,
-  forEachPut,
+  forEachOp,
   isReadOnly,
   type OpResult,
   type PutOp,
@@ -218,6 +218,8 @@ export class KvService {
     this.#puts++;
     checkPut(op);
     this.#checkSizes(op);
+    // A put by itself looks at the lease first, one in a transaction last: as etcd does.
+    if (op.lease !== 0n) throw new KvError("leaseNotFound");
     return this.#mutate((log) => {
       checkPutOn(this.#state, op);
       this.#checkModRevision(op.key, ifModRevision);
@@ -254,7 +256,8 @@ export class KvService {
       const chosen = chooseBranches(state, txn, Infinity);
       checkChosen(state, chosen, state.revision);
       let cost = 0;
-      forEachPut(chosen, (op) => {
+      forEachOp(chosen, (op) => {
+        if (op.kind !== "put") return;
         this.#checkSizes(op);
         cost += MvccState.costOfPut(op.key.length, op.value.length);
       });

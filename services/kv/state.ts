@@ -641,15 +641,21 @@ export class MvccState {
       !(maxCreateRevision !== 0 && created > maxCreateRevision);
   }
 
-  /** Sorts rows that are in key order; equal ones stay in key order (reversed when descending). */
+  /** Sorts rows that are in key order; among equals the smaller key comes first, whichever way the rest is sorted. */
   #sort(rows: number[], query: RangeQuery): void {
+    const isDescending = query.sortOrder === "descend";
     const target = query.sortTarget ?? "key";
-    if (target === "value") rows.sort((a, b) => this.#compareValues(a, b));
-    else if (target !== "key") {
-      const column = target === "version" ? this.#version : target === "create" ? this.#create : this.#mod;
-      rows.sort((a, b) => column[a]! - column[b]!);
+    if (target === "key") {
+      if (isDescending) rows.reverse();
+      return;
     }
-    if (query.sortOrder === "descend") rows.reverse();
+    const sign = isDescending ? -1 : 1;
+    if (target === "value") {
+      rows.sort((a, b) => sign * this.#compareValues(a, b));
+      return;
+    }
+    const column = target === "version" ? this.#version : target === "create" ? this.#create : this.#mod;
+    rows.sort((a, b) => sign * (column[a]! - column[b]!));
   }
 
   #compareValues(a: number, b: number): number {

@@ -26,6 +26,8 @@ export interface DeleteOp {
 export interface RangeOp {
   readonly kind: "range";
   readonly query: RangeQuery;
+  /** False when the request named a sort order or target that does not exist. */
+  readonly hasValidSort: boolean;
 }
 
 export interface TxnOp {
@@ -90,8 +92,16 @@ export function checkPut(op: PutOp): void {
   if (op.ignoreLease && op.lease !== 0n) throw new KvError("leaseProvided");
 }
 
-/** Checks a put against the state: no leases exist yet, and only an existing key has a value or lease to keep.
- *  @throws {KvError} `leaseNotFound`, `keyNotFound`. */
+/** Checks a range's request: etcd looks at the key first.
+ *  @throws {KvError} `emptyKey`, `invalidSortOption`. */
+export function checkRange(op: RangeOp): void {
+  if (op.query.key.length === 0) throw new KvError("emptyKey");
+  if (!op.hasValidSort) throw new KvError("invalidSortOption");
+}
+
+/** Checks a put in a transaction against the state: no leases exist yet, and only an existing key has a value or lease
+ *  to keep.
+ *  @throws {KvError} `keyNotFound`, `leaseNotFound`. */
 export function checkPutOn(state: MvccState, op: PutOp): void {
   if ((op.ignoreValue || op.ignoreLease) && state.rowAt(op.key, Infinity) < 0) {
     throw new KvError("keyNotFound");
@@ -139,18 +149,24 @@ export function chooseBranches(state: MvccState, txn: Txn, revision: number): Ch
 /** Checks the chosen operations against the state before any of them runs, so that a transaction happens whole or not.
  *  @throws {KvError} `keyNotFound`, `leaseNotFound`, `futureRevision`, `compacted`. */
 export function checkChosen(state: MvccState, chosen: ChosenTxn, newest: number): void {
-  for (const op of chosen.ops) {
-    if ("succeeded" in op) checkChosen(state, op, newest);
-    else if (op.kind === "put") checkPutOn(state, op);
-    else if (op.kind === "range") state.checkRevision(op.query.revision ?? 0, newest);
-  }
+  // All puts before all ranges, as etcd does: it decides which of two errors is told.
+  forEachOp(chosen, (op) => {
+    if (op.kind === "put") checkPutOn(state, op);
+  });
+  forEachOp(chosen, (op) => {
+    if (op.kind !== "range") return;
+    const wanted = op.query.revision ?? 0;
+    // Outside transactions a negative revision is the newest; inside, etcd takes it for one long gone.
+    if (wanted < 0) throw new KvError("compacted");
+    state.checkRevision(wanted, newest);
+  });
 }
 
-/** Calls `visit` with every put of the chosen branches. */
-export function forEachPut(chosen: ChosenTxn, visit: (op: PutOp) => void): void {
+/** Calls `visit` with every operation of the chosen branches, in order. */
+export function forEachOp(chosen: ChosenTxn, visit: (op: PlainOp) => void): void {
   for (const op of chosen.ops) {
-    if ("succeeded" in op) forEachPut(op, visit);
-    else if (op.kind === "put") visit(op);
+    if ("succeeded" in op) forEachOp(op, visit);
+    else visit(op);
   }
 }
 
@@ -266,7 +282,8 @@ function checkOp(op: Op | undefined, opsLeft: number): void {
   if (op === undefined) throw new KvError("keyNotFound");
   if (op.kind === "txn") return checkShape(op.txn, opsLeft);
   if (op.kind === "put") return checkPut(op);
-  if ((op.kind === "range" ? op.query.key : op.key).length === 0) throw new KvError("emptyKey");
+  if (op.kind === "range") return checkRange(op);
+  if (op.key.length === 0) throw new KvError("emptyKey");
 }
 
 /** What a list of operations and everything nested in it may write. */
