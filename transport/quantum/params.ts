@@ -124,6 +124,9 @@ export const CREDIT_FRACTION = 4;
 /** Pieces kept while reassembling all streams of a connection. SPEC §5.3. Relation: 2 × MAX_SENT_PACKETS; an honest sender
  *  has about one piece per packet in flight waiting for a lost one. */
 export const MAX_REASSEMBLY_PIECES = 32_768;
+/** New bytes that a stream sends before the next stream's turn: small messages leave whole, which frees their credit and
+ *  lets the peer begin; a large one gives way after half a loopback datagram. SPEC §5.8. */
+export const STREAM_QUANTUM_BYTES = 16 * KIB;
 /** Unsent bytes of a stream above which `write` reports false, and below which `drain` follows. SPEC §5.9. */
 export const WRITE_HIGH_WATER_BYTES = 1 * MIB;
 export const WRITE_LOW_WATER_BYTES = 256 * KIB;

@@ -24,6 +24,7 @@ import {
   MAX_SACK_BLOCKS,
   PACKET_THRESHOLD,
   PERSISTENT_CONGESTION_THRESHOLD,
+  STREAM_QUANTUM_BYTES,
 } from "../params.ts";
 import type { Address, ConnectionHandle, ConnectionStats, QuantumEvent } from "../types.ts";
 import {
@@ -1186,9 +1187,13 @@ export class Connection {
       this.#sentBytes += count;
       this.#unsentBytes -= count;
       packet.push(fin ? FRAME.STREAM | STREAM_FIN : FRAME.STREAM, stream, offset, count);
-      this.#ready.shift();
-      if (send.hasNew) this.#ready.push(stream);
-      else stream.inReady = false;
+      stream.turnBytes += count;
+      if (!send.hasNew || stream.turnBytes >= STREAM_QUANTUM_BYTES) {
+        stream.turnBytes = 0;
+        this.#ready.shift();
+        if (send.hasNew) this.#ready.push(stream);
+        else stream.inReady = false;
+      }
       if (send.aboveHighWater && send.unsent <= lowWater) {
         send.aboveHighWater = false;
         this.#tell({ type: "drain", connection: this.handle, stream: stream.id });

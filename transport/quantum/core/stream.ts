@@ -16,6 +16,8 @@ export class Stream {
   inReady = false;
   inResend = false;
   inControl = false;
+  /** New bytes sent since the stream's turn began. SPEC §5.8. */
+  turnBytes = 0;
   /** Code of the STOP frame. */
   stopCode = 0;
 
