@@ -28,6 +28,7 @@ export interface WorkerLimits {
   readonly startTimeoutMs: number;
 }
 
+/** Where a worker is in its life. */
 export type WorkerState = "starting" | "ready" | "restarting" | "draining" | "stopped" | "failed";
 
 /** What the owner must do, in this order. */

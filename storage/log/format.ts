@@ -33,6 +33,7 @@ export interface FileHeader {
 
 const MAGIC = { segment: 0x474c4641, snapshot: 0x4e534641 } as const; // "AFLG", "AFSN" read as little-endian
 
+/** The bytes of a file header, CRC included. */
 export function encodeHeader(header: FileHeader): Uint8Array {
   const bytes = new Uint8Array(HEADER_BYTES);
   const view = new DataView(bytes.buffer);
@@ -169,6 +170,7 @@ export function segmentName(firstSeq: number): string {
   return `segment-${String(firstSeq).padStart(16, "0")}.log`;
 }
 
+/** Name of the snapshot that covers all records up to `coversSeq`. */
 export function snapshotName(coversSeq: number): string {
   return `snapshot-${String(coversSeq).padStart(16, "0")}.snap`;
 }

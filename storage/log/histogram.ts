@@ -14,6 +14,7 @@ export interface Histogram {
   snapshot(): HistogramSnapshot;
 }
 
+/** Creates an empty histogram; `bounds` are the upper bounds of its buckets, ascending. */
 export function createHistogram(bounds: readonly number[]): Histogram {
   const counts = new Array<number>(bounds.length + 1).fill(0);
   let count = 0, sum = 0;

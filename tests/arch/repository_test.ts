@@ -53,7 +53,10 @@ Deno.test("every exported name of the product carries a docstring", async () => 
 Deno.test("an exported name without a docstring is found", async () => {
   const file = await Deno.makeTempFile({ suffix: ".ts" });
   try {
-    await Deno.writeTextFile(file, "/** Says so. */\nexport const a = 1;\nexport function b(): void {}\n");
+    await Deno.writeTextFile(
+      file,
+      "/** Says so. */\nexport const a = 1;\nexport const c = 2;\n\nexport function b(): void {}\n",
+    );
     assertEquals((await undocumented([file])).map((line) => line.replace(/^.*: /, "")), ["b"]);
   } finally {
     await Deno.remove(file);
@@ -117,7 +120,7 @@ interface Docs {
         readonly declarations: readonly {
           readonly kind: string;
           readonly declarationKind: string;
-          readonly location: { readonly filename: string };
+          readonly location: { readonly filename: string; readonly line: number };
           readonly jsDoc?: { readonly doc?: string };
         }[];
       }[];
@@ -125,7 +128,8 @@ interface Docs {
   >;
 }
 
-/** Exported declarations without a docstring, as `file: name`. What a file only passes on is documented at its source. */
+/** Exported declarations without a docstring, as `file: name`. One docstring may speak for a paragraph of declarations;
+ *  what a file only passes on is documented at its source. */
 async function undocumented(files: readonly string[]): Promise<string[]> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["doc", "--json", ...files],
@@ -135,12 +139,24 @@ async function undocumented(files: readonly string[]): Promise<string[]> {
   const decoder = new TextDecoder();
   assert(success, decoder.decode(stderr));
   const { nodes }: Docs = JSON.parse(decoder.decode(stdout));
-  return Object.entries(nodes).flatMap(([file, { symbols }]) =>
-    symbols.filter(({ declarations }) =>
-      declarations.some((declaration) =>
-        declaration.declarationKind === "export" && declaration.kind !== "reference" &&
-        declaration.location.filename === file && !declaration.jsDoc?.doc
-      ) && !declarations.some((declaration) => declaration.jsDoc?.doc)
-    ).map(({ name }) => `${file}: ${name}`)
-  );
+  const found: string[] = [];
+  for (const [file, { symbols }] of Object.entries(nodes)) {
+    const lines = (await Deno.readTextFile(new URL(file))).split("\n");
+    for (const { name, declarations } of symbols) {
+      if (declarations.some(({ jsDoc }) => jsDoc?.doc)) continue;
+      const bare = declarations.some(({ kind, declarationKind, location }) =>
+        declarationKind === "export" && kind !== "reference" && location.filename === file &&
+        !hasDocumentedParagraph(lines, location.line)
+      );
+      if (bare) found.push(`${file}: ${name}`);
+    }
+  }
+  return found;
+}
+
+/** Whether a docstring stands above a line (counted from 0) without an empty line between. */
+function hasDocumentedParagraph(lines: readonly string[], line: number): boolean {
+  const above = lines.slice(0, line);
+  const paragraph = above.slice(above.lastIndexOf("") + 1);
+  return paragraph.some((text) => text.endsWith("*/"));
 }

@@ -3,6 +3,7 @@ import { Code } from "@connectrpc/connect";
 import { FRAME, FRAME_HEADER_BYTES, type FrameWriter, MAX_HEADER_BYTES } from "./frame.ts";
 import { checkMetadata, writeMetadata } from "./metadata.ts";
 
+/** First byte of every call: the version of this format. */
 export const RPC_VERSION = 1;
 
 const FLAG_DEADLINE = 0x01;

@@ -16,6 +16,7 @@ export interface InboundOwner<T> {
   onInboundEnd(error: ConnectError | undefined, abandoned: boolean): void;
 }
 
+/** Stands for the end of a stream where a message could come. */
 export const END_OF_MESSAGES = Symbol("end of messages");
 
 /** An async iterator over the messages of one half. Bytes are kept as they came and cut when a message is asked for, so what

@@ -9,6 +9,7 @@ const SPIN_BELOW_MS = 0.5;
 /** setTimeout takes 31 bits of milliseconds. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
+/** What a driver is made of. */
 export interface DriverOptions {
   /** Where to bind; port 0 is any free one. */
   readonly listen: Address;
