@@ -79,7 +79,7 @@ async function everyGrantLeftOut(): Promise<LeftOut[]> {
   );
 }
 
-/** Starts, writes, reads, asks for readiness and metrics of all workers, stops. Rejects if anything does not work. */
+/** Starts, writes, asks for readiness and metrics of all workers, drains. Rejects if anything does not work. */
 async function workThrough(
   data: string,
   permissions: (plan: WorkerPlan) => WorkerPermissions,
@@ -87,8 +87,13 @@ async function workThrough(
   const product = await startFaultyHost({
     data,
     permissions,
-    set: { "host.restart.maxInWindow": "0", "host.startTimeoutMs": "3000" },
+    set: {
+      "host.restart.maxInWindow": "0",
+      "host.startTimeoutMs": "3000",
+      "host.drain.stageDeadlineMs": "1000",
+    },
   });
+  let clean = false;
   try {
     const put = await fetch(`${product.url}/api/v1/kv/a`, { method: "PUT", body: "1" });
     await put.body?.cancel();
@@ -101,6 +106,7 @@ async function workThrough(
       assert(metrics.includes(`worker="${name}"`), `no figures of ${name}`);
     }
   } finally {
-    await product.host.stop();
+    clean = await product.host.stop();
   }
+  assert(clean, "a worker could not drain");
 }

@@ -64,6 +64,9 @@ async function outcomeOf(attempt: () => unknown): Promise<string> {
     await attempt();
     return "allowed";
   } catch (error) {
-    return error instanceof Error ? error.name : String(error);
+    if (!(error instanceof Error)) return String(error);
+    // A refused import arrives as a TypeError that carries the refusal in its message.
+    const refused = error.name === "NotCapable" || /^Requires \w+ access/.test(error.message);
+    return refused ? "NotCapable" : `${error.name}: ${error.message}`;
   }
 }
