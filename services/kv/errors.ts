@@ -69,6 +69,7 @@ export const KV_ERRORS = {
   badPageSize: { code: "invalid_argument", text: "kv: page_size is out of range", retry: false },
 } as const satisfies Record<string, Outcome>;
 
+/** Name of an outcome in the table. */
 export type KvErrorKind = keyof typeof KV_ERRORS;
 
 /** What the domain throws. */

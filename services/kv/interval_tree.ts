@@ -14,6 +14,7 @@ interface Node<T> {
   endMax: string | undefined;
 }
 
+/** Members and the ranges they are interested in. */
 export class IntervalTree<T> {
   #root: Node<T> | undefined;
   #seed = 0x9e3779b9;

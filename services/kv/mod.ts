@@ -22,6 +22,7 @@ export interface KvDeps {
   readonly pause: () => Promise<void>;
 }
 
+/** The wired service. */
 export interface KvModule {
   readonly service: KvService;
   readonly store: KvStore;

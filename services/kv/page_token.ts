@@ -7,11 +7,13 @@ import { toBinaryString } from "./key.ts";
 const VERSION = 1;
 const HEAD_BYTES = 9;
 
+/** Where a list goes on. */
 export interface PageToken {
   readonly revision: number;
   readonly after: Uint8Array;
 }
 
+/** The text of a token; decodePageToken reads it. */
 export function encodePageToken(token: PageToken): string {
   const bytes = new Uint8Array(HEAD_BYTES + token.after.length);
   bytes[0] = VERSION;

@@ -84,6 +84,7 @@ export class WriteRecord implements WriteLog {
   }
 }
 
+/** Record of a compaction up to `revision`. */
 export function compactRecord(revision: number): Uint8Array {
   const out = new Writer(16);
   out.byte(COMPACT);
@@ -91,6 +92,7 @@ export function compactRecord(revision: number): Uint8Array {
   return out.view();
 }
 
+/** Record of the store's identity; the first one of its log. */
 export function identityRecord(identity: Identity): Uint8Array {
   const out = new Writer(32);
   out.byte(IDENTITY);

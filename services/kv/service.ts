@@ -43,6 +43,7 @@ export interface KvLogger {
   error(message: string, fields?: Record<string, unknown>): void;
 }
 
+/** What the service is made of. */
 export interface KvServiceDeps {
   readonly state: MvccState;
   readonly store: KvStore;
@@ -78,24 +79,28 @@ interface Pending {
   readonly kind: "write" | "compact";
 }
 
+/** What a put came to. */
 export interface PutResult {
   readonly revision: number;
   readonly version: number;
   readonly prevKv: KeyValue | undefined;
 }
 
+/** What a deletion came to; `revision` is the newest one when nothing was deleted. */
 export interface DeleteResult {
   readonly revision: number;
   readonly deleted: number;
   readonly prevKvs: readonly KeyValue[];
 }
 
+/** What a transaction came to: the chosen branch and the result of each of its operations. */
 export interface TxnResult {
   readonly revision: number;
   readonly succeeded: boolean;
   readonly results: readonly OpResult[];
 }
 
+/** A page of the keys under a prefix. */
 export interface ListQuery {
   readonly prefix: Uint8Array;
   /** 1 to PAGE_SIZE_MAX; 0 is 100. */
@@ -104,6 +109,7 @@ export interface ListQuery {
   readonly keysOnly: boolean;
 }
 
+/** The page; all pages of one list are read at the same revision. `nextPageToken` is empty on the last. */
 export interface ListPage {
   readonly entries: readonly KeyValue[];
   readonly nextPageToken: string;
@@ -128,6 +134,7 @@ export interface KvFigures {
   readonly snapshotFailures: number;
 }
 
+/** The service. Methods throw KvError for what clients caused and for what the store refuses. */
 export class KvService {
   readonly watches: WatchHub;
   readonly identity: Identity;
@@ -440,7 +447,10 @@ export class KvService {
     this.#compactIfDue();
     if (this.#state.purgeBacklog > 0) this.#purgeInBackground();
     if (this.#logBytes >= this.#snapshotAtBytes && this.#snapshotting === undefined) {
-      this.#snapshotting = this.#snapshot().finally(() => this.#snapshotting = undefined);
+      // Begun on a later turn: the snapshot's own first steps may make something durable and come here again.
+      this.#snapshotting = Promise.resolve()
+        .then(() => this.#snapshot())
+        .finally(() => this.#snapshotting = undefined);
     }
   }
 

@@ -25,6 +25,7 @@ export interface KeyValue {
   readonly version: number;
 }
 
+/** What a range is sorted by. */
 export type SortTarget = "key" | "version" | "create" | "mod" | "value";
 
 /** What to read. Unset options do not restrict. */
@@ -48,6 +49,7 @@ export interface RangeQuery {
   readonly maxCreateRevision?: number;
 }
 
+/** What a range found. */
 export interface RangeResult {
   /** Newest revision the reader may see. */
   readonly revision: number;
@@ -77,6 +79,7 @@ const ROW_BYTES = 48;
 const GROWTH = 1.5;
 const NO_BYTES = new Uint8Array(0);
 
+/** The store. Not more than one write at a time: `put`, `delete` …, then `commit` or `rollback`. */
 export class MvccState {
   /** Newest revision; an empty store is at 1, so the first write gets 2. */
   revision = 1;
@@ -102,6 +105,8 @@ export class MvccState {
   #freeRow = -1;
   /** Rows written since the last commit. */
   #changes = 0;
+  /** Rows of history before this index have nothing older behind them any more. */
+  #trimmed = 0;
   /** Purging waits while a snapshot reads the rows. */
   #purgeHolds = 0;
 
@@ -357,25 +362,32 @@ export class MvccState {
   /** Rows that wait to be looked at by `purge`; 0 while nothing is to be done or a hold stops it. */
   get purgeBacklog(): number {
     if (this.#purgeHolds > 0) return 0;
-    return this.indexOfRevision(this.compactRevision) - this.history.start;
+    const { history, compactRevision } = this;
+    const kept = this.indexOfRevision(compactRevision);
+    const trimmable = this.indexOfRevision(compactRevision + 1);
+    return kept - history.start + Math.max(0, trimmable - Math.max(kept, this.#trimmed));
   }
 
-  /** Looks at up to `budget` rows that left history and frees what nobody can read any more. */
+  /** Looks at up to `budget` rows and frees what nobody can read any more: rows below the compact revision leave
+   *  history, and what they, and the rows of that revision, superseded is freed. */
   purge(budget: number): void {
     if (this.#purgeHolds > 0) return;
     const history = this.history;
     for (; budget > 0 && history.length > 0; budget--) {
       const row = history.first;
-      if (this.#mod[row]! >= this.compactRevision) return;
+      if (this.#mod[row]! >= this.compactRevision) break;
       history.shift();
-      const before = this.#prev[row]!;
-      if (before >= 0) {
-        this.#prev[row] = -1;
-        this.historyBytes -= this.#rowBytes(before);
-        this.#freeRowOf(before);
-      }
+      this.#trim(row);
       const id = this.#key[row]!;
       if (this.#keys.head[id] === row && this.#length[row] === TOMBSTONE) this.#forget(id);
+    }
+    this.#trimmed = Math.max(this.#trimmed, history.start);
+    for (; budget > 0 && this.#trimmed < history.end; budget--) {
+      const row = history.at(this.#trimmed);
+      // Not before the loop above is done: it goes first through what is older.
+      if (this.#mod[row]! !== this.compactRevision) return;
+      this.#trim(row);
+      this.#trimmed++;
     }
   }
 
@@ -503,6 +515,15 @@ export class MvccState {
   }
 
   // ---- helpers ----
+
+  /** Frees the row that `row` superseded. */
+  #trim(row: number): void {
+    const before = this.#prev[row]!;
+    if (before < 0) return;
+    this.#prev[row] = -1;
+    this.historyBytes -= this.#rowBytes(before);
+    this.#freeRowOf(before);
+  }
 
   #bury(id: number): void {
     const before = this.#keys.head[id]!;

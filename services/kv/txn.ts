@@ -6,6 +6,7 @@ import type { KeyValue, MvccState, RangeQuery, RangeResult } from "./state.ts";
 /** Most comparisons, and most operations of a branch, in one transaction; nested ones get what is left. etcd's default. */
 export const TXN_OPS_MAX = 128;
 
+/** Writes one key. `ignoreValue` keeps the value that is there, `ignoreLease` its lease. */
 export interface PutOp {
   readonly kind: "put";
   readonly key: Uint8Array;
@@ -16,6 +17,7 @@ export interface PutOp {
   readonly ignoreLease: boolean;
 }
 
+/** Deletes one key or a range. */
 export interface DeleteOp {
   readonly kind: "delete";
   readonly key: Uint8Array;
@@ -23,6 +25,7 @@ export interface DeleteOp {
   readonly prevKv: boolean;
 }
 
+/** Reads one key or a range. */
 export interface RangeOp {
   readonly kind: "range";
   readonly query: RangeQuery;
@@ -30,16 +33,20 @@ export interface RangeOp {
   readonly hasValidSort: boolean;
 }
 
+/** A transaction within a transaction. */
 export interface TxnOp {
   readonly kind: "txn";
   readonly txn: Txn;
 }
 
+/** An operation that is not a transaction itself, and any operation. */
 export type PlainOp = PutOp | DeleteOp | RangeOp;
 export type Op = PlainOp | TxnOp;
 
+/** What of a key is compared. */
 export type CompareTarget = "version" | "create" | "mod" | "value" | "lease";
 
+/** One comparison; on a range it must hold for every key in it. */
 export interface Compare {
   readonly key: Uint8Array;
   readonly range: KeyRange | "single";
@@ -49,6 +56,7 @@ export interface Compare {
   readonly operand: Uint8Array | number;
 }
 
+/** When every comparison holds, `success` runs, else `failure`. */
 export interface Txn {
   readonly compares: readonly Compare[];
   /** An operation may be undefined when the request left it empty; checkTxn refuses those. */
@@ -56,6 +64,7 @@ export interface Txn {
   readonly failure: readonly (Op | undefined)[];
 }
 
+/** What one operation came to. */
 export type OpResult =
   | { readonly kind: "put"; readonly revision: number; readonly prevKv: KeyValue | undefined }
   | {

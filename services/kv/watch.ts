@@ -36,6 +36,7 @@ const FRUITLESS_READS_MAX = 16;
 /** Answers to create, cancel and progress requests that may wait in a stream before its requests are no longer read. */
 export const CONTROL_ANSWERS_MAX = 1_024;
 
+/** What a client asks to be told of. */
 export interface WatchCreate {
   readonly key: Uint8Array;
   readonly range: KeyRange | "single";
@@ -50,6 +51,7 @@ export interface WatchCreate {
   readonly noDelete: boolean;
 }
 
+/** One change of one key. */
 export interface WatchEvent {
   readonly kind: "put" | "delete";
   /** After a delete only key and modRevision say something. */
