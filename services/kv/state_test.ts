@@ -226,7 +226,7 @@ Deno.test("MvccState.holdPurge() keeps rows until it is released", () => {
   assertEquals(state.history.length, 3);
   release();
   release();
-  assertEquals(state.purgeBacklog, 2);
+  assertEquals(state.purgeBacklog, 3);
   state.purge(Infinity);
   assertEquals(state.history.length, 1);
 });
