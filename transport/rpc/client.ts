@@ -1,6 +1,5 @@
 /** The client half of RPC: a Connect `Transport` on a channel. */
 import {
-  create,
   type DescMessage,
   type DescMethod,
   type DescMethodStreaming,
@@ -9,7 +8,6 @@ import {
   fromBinary,
   type MessageInitShape,
   type MessageShape,
-  toBinary,
 } from "@bufbuild/protobuf";
 import {
   Code,
@@ -21,6 +19,7 @@ import {
 } from "@connectrpc/connect";
 import { type Channel, ChannelError, type ChannelStream, type StreamHandler } from "../channels/channel.ts";
 import { pathBytes, writeCall } from "./call_header.ts";
+import { MessageEncoder } from "./codec.ts";
 import { DeadlineQueue, type RpcClock, systemRpcClock, type Timed } from "./deadline.ts";
 import { DEFAULT_MAX_MESSAGE_BYTES, FRAME, FrameReader, FrameWriter, NEED_MORE, VIOLATION } from "./frame.ts";
 import { END_OF_MESSAGES, Inbound, type InboundOwner } from "./inbound.ts";
@@ -95,6 +94,7 @@ class ChannelTransportImpl implements ChannelTransport {
   readonly clock: RpcClock;
   readonly deadlines: DeadlineQueue;
   readonly writer = new FrameWriter();
+  readonly encoder = new MessageEncoder();
   readonly maxMessageBytes: number;
   readonly maxQueuedCalls: number;
   running = 0;
@@ -370,15 +370,15 @@ abstract class ClientCall implements StreamHandler, Timed {
   }
 
   protected writeMessage(writer: FrameWriter, message: MessageInitShape<DescMessage>): void {
-    const { input } = this.method;
-    const bytes = toBinary(input, create(input, message));
-    if (bytes.length > this.transport.maxMessageBytes) {
+    const mark = writer.beginFrame(FRAME.MESSAGE);
+    this.transport.encoder.write(writer, this.method.input, message);
+    const byteCount = writer.endFrame(mark);
+    if (byteCount > this.transport.maxMessageBytes) {
       throw new ConnectError(
-        `request message of ${bytes.length} bytes is over the limit of ${this.transport.maxMessageBytes}`,
+        `request message of ${byteCount} bytes is over the limit of ${this.transport.maxMessageBytes}`,
         Code.ResourceExhausted,
       );
     }
-    writer.frame(FRAME.MESSAGE, bytes);
   }
 
   #useChannel(channel: Channel): void {

@@ -151,6 +151,11 @@ export class FrameWriter {
   take(): Uint8Array {
     const taken = this.#block.subarray(this.#start, this.#at);
     this.#start = this.#at;
+    if (this.#block.length > BLOCK_BYTES) {
+      // What is left of a large array must not live on because of the small frames that would follow in it.
+      this.#block = EMPTY;
+      this.#start = this.#at = 0;
+    }
     return taken;
   }
 
@@ -180,22 +185,6 @@ export class FrameWriter {
     return length;
   }
 
-  /** A whole frame. */
-  frame(type: number, payload: Uint8Array): void {
-    const length = payload.length;
-    this.#reserve(FRAME_HEADER_BYTES + length);
-    const block = this.#block;
-    let at = this.#at;
-    block[at] = type;
-    block[at + 1] = length >>> 24;
-    block[at + 2] = length >>> 16;
-    block[at + 3] = length >>> 8;
-    block[at + 4] = length;
-    at += FRAME_HEADER_BYTES;
-    block.set(payload, at);
-    this.#at = at + length;
-  }
-
   u8(value: number): void {
     this.#reserve(1);
     this.#block[this.#at++] = value;
@@ -218,6 +207,69 @@ export class FrameWriter {
     this.#at += value.length;
   }
 
+  /** An unsigned number below 2^53 as a base-128 varint. */
+  varint(value: number): void {
+    this.#reserve(8);
+    const block = this.#block;
+    let at = this.#at;
+    let rest = value;
+    while (rest > 0x7fff_ffff) {
+      block[at++] = rest % 128 | 0x80;
+      rest = Math.floor(rest / 128);
+    }
+    while (rest > 0x7f) {
+      block[at++] = rest & 0x7f | 0x80;
+      rest >>>= 7;
+    }
+    block[at++] = rest;
+    this.#at = at;
+  }
+
+  /** UTF-8 text behind its length as a varint. */
+  text(text: string): void {
+    const mark = this.beginSized();
+    this.#reserve(text.length * 3);
+    const block = this.#block;
+    let at = this.#at;
+    let i = 0;
+    // Short ASCII is the common case and cheaper than a call out of the engine.
+    if (text.length <= 64) {
+      for (; i < text.length; i++) {
+        const unit = text.charCodeAt(i);
+        if (unit > 0x7f) break;
+        block[at++] = unit;
+      }
+    }
+    if (i < text.length) {
+      // A half of a surrogate pair is never split off: what went before was ASCII.
+      at += encoder.encodeInto(i === 0 ? text : text.slice(i), block.subarray(at)).written;
+    }
+    this.#at = at;
+    this.endSized(mark);
+  }
+
+  /** Starts bytes whose length stands before them as a varint; returns the mark for `endSized`. */
+  beginSized(): number {
+    this.u8(0);
+    return this.#at - this.#start;
+  }
+
+  /** Fills in the length of what was written since `mark`, making room when one byte is not enough. */
+  endSized(mark: number): void {
+    const size = this.#at - this.#start - mark;
+    if (size < 0x80) {
+      this.#block[this.#start + mark - 1] = size;
+      return;
+    }
+    const extra = size < 0x4000 ? 1 : size < 0x20_0000 ? 2 : size < 0x1000_0000 ? 3 : 4;
+    this.#reserve(extra);
+    const from = this.#start + mark;
+    this.#block.copyWithin(from + extra, from, this.#at);
+    this.#at = from - 1;
+    this.varint(size);
+    this.#at = from + extra + size;
+  }
+
   /** Text whose characters are all below 0x100, one byte each. */
   latin1(text: string): void {
     this.#reserve(text.length);
@@ -232,10 +284,8 @@ export class FrameWriter {
     if (this.#at + count <= this.#block.length) return;
     const written = this.#at - this.#start;
     const wanted = written + count;
-    // A large write gets an array of its own size; a growing one doubles.
-    const size = wanted <= BLOCK_BYTES / 4
-      ? BLOCK_BYTES
-      : Math.max(wanted, Math.min(2 * written, wanted + 65536));
+    // A large write gets an array of its own; one that grows doubles, or copying would be quadratic.
+    const size = wanted <= BLOCK_BYTES / 4 ? BLOCK_BYTES : Math.max(wanted, 2 * written);
     const block = new Uint8Array(size);
     block.set(this.#block.subarray(this.#start, this.#at));
     this.#block = block;
@@ -248,3 +298,4 @@ export class FrameWriter {
 const MIN_BUFFER_BYTES = 256;
 
 const EMPTY = new Uint8Array(0);
+const encoder = new TextEncoder();

@@ -1,13 +1,11 @@
 /** The server half of RPC: handlers typed by Connect's `ServiceImpl`, on any number of channels. */
 import {
-  create,
   type DescMessage,
   type DescMethod,
   type DescService,
   fromBinary,
   type Message,
   type MessageInitShape,
-  toBinary,
 } from "@bufbuild/protobuf";
 import {
   Code,
@@ -19,6 +17,7 @@ import {
 } from "@connectrpc/connect";
 import type { Channel, ChannelStream, StreamHandler } from "../channels/channel.ts";
 import { readCall } from "./call_header.ts";
+import { MessageEncoder } from "./codec.ts";
 import { DeadlineQueue, type RpcClock, systemRpcClock, type Timed } from "./deadline.ts";
 import { DEFAULT_MAX_MESSAGE_BYTES, FRAME, FrameReader, FrameWriter, NEED_MORE, VIOLATION } from "./frame.ts";
 import { type END_OF_MESSAGES, Inbound, type InboundOwner } from "./inbound.ts";
@@ -87,6 +86,7 @@ class RpcServerImpl implements RpcServer {
   readonly clock: RpcClock;
   readonly deadlines: DeadlineQueue;
   readonly writer = new FrameWriter();
+  readonly encoder = new MessageEncoder();
   readonly methods = new MethodTable<Method>();
   readonly maxMessageBytes: number;
   readonly maxConcurrentCalls: number;
@@ -449,15 +449,16 @@ class ServerCall
 
   #writeMessage(writer: FrameWriter, message: MessageInitShape<DescMessage>): void {
     const { output } = this.method!.desc;
-    const bytes = toBinary(output, create(output, message));
     const limit = this.server.maxMessageBytes;
-    if (bytes.length > limit) {
+    const mark = writer.beginFrame(FRAME.MESSAGE);
+    this.server.encoder.write(writer, output, message);
+    const byteCount = writer.endFrame(mark);
+    if (byteCount > limit) {
       throw new ConnectError(
-        `answer of ${bytes.length} bytes is over the limit of ${limit}`,
+        `answer of ${byteCount} bytes is over the limit of ${limit}`,
         Code.ResourceExhausted,
       );
     }
-    writer.frame(FRAME.MESSAGE, bytes);
   }
 
   /** The caller broke the SPEC. */
