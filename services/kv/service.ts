@@ -285,10 +285,7 @@ export class KvService {
     await this.#settled(this.#appendCompaction(revision));
     if (physical) {
       await this.#snapshotting;
-      while (this.#state.purgeBacklog > 0 && !this.#isClosed) {
-        this.#state.purge(PURGE_SLICE_ROWS);
-        await this.#pause();
-      }
+      await this.#purge();
     }
     return this.#durableRevision;
   }
@@ -494,13 +491,16 @@ export class KvService {
   #purgeInBackground(): void {
     if (this.#isPurging) return;
     this.#isPurging = true;
-    const run = async () => {
-      while (this.#state.purgeBacklog > 0 && !this.#isClosed) {
-        this.#state.purge(PURGE_SLICE_ROWS);
-        await this.#pause();
-      }
-    };
-    run().finally(() => this.#isPurging = false);
+    this.#purge().finally(() => this.#isPurging = false);
+  }
+
+  /** Purges a slice at a time until nothing is left to purge. */
+  async #purge(): Promise<void> {
+    for (;;) {
+      this.#state.purge(PURGE_SLICE_ROWS);
+      if (this.#state.purgeBacklog === 0 || this.#isClosed) return;
+      await this.#pause();
+    }
   }
 
   /** Writes a snapshot beside the running writes. Never rejects: a failed one is tried again later. */
