@@ -53,12 +53,15 @@ export function createCalls(deps: CallsDeps): Calls {
   }
 
   /** Runs `attempt`, again and again for a read whose service is unavailable, until readRetryMs have passed. */
-  async function withRetry<T>(route: Route, exchange: Exchange, attempt: () => Promise<T>): Promise<T> {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (route.httpMethod !== "GET" || !isUnavailable(error)) throw error;
-    }
+  function withRetry<T>(route: Route, exchange: Exchange, attempt: () => Promise<T>): Promise<T> {
+    if (route.httpMethod !== "GET") return attempt();
+    return attempt().catch((error: unknown) => {
+      if (!isUnavailable(error)) throw error;
+      return retry(route, exchange, attempt);
+    });
+  }
+
+  async function retry<T>(route: Route, exchange: Exchange, attempt: () => Promise<T>): Promise<T> {
     const giveUpAtMs = Math.min(deps.clock.now() + deps.readRetryMs, exchange.deadlineAtMs);
     for (let pauseMs = RETRY_FIRST_MS;; pauseMs = Math.min(pauseMs * 2, RETRY_MAX_MS)) {
       await pause(deps.timer, pauseMs);
@@ -74,11 +77,15 @@ export function createCalls(deps: CallsDeps): Calls {
   return {
     unary(route, exchange, message) {
       const rpc = route.rpc as DescMethodUnary<DescMessage, DescMessage>;
-      return withRetry(route, exchange, () =>
-        callUnary(deps.transport(route.peer), rpc, message, {
-          timeoutMs: remainingMs(exchange),
-          headers: metadata(exchange),
-        }));
+      return withRetry(
+        route,
+        exchange,
+        async () =>
+          await callUnary(deps.transport(route.peer), rpc, message, {
+            timeoutMs: remainingMs(exchange),
+            headers: metadata(exchange),
+          }),
+      );
     },
 
     async open(route, exchange, requests, abort) {

@@ -59,11 +59,16 @@ export function createGatewayMetrics(registry: Registry, residentMemoryBytes: ()
     buckets: SIZE_BUCKETS,
     registers,
   });
-  const active = new Gauge({
+  // Counted in plain numbers, since it changes twice a request and is read once a scrape.
+  const underWay: { readonly labels: { method: string; route: string }; count: number }[] = [];
+  new Gauge({
     name: "aetherflow_gateway_http_active_requests",
     help: "HTTP requests under way.",
     labelNames: ["method", "route"],
     registers,
+    collect() {
+      for (const { labels, count } of underWay) this.set(labels, count);
+    },
   });
   const streams = new Gauge({
     name: "aetherflow_gateway_active_streams",
@@ -103,7 +108,8 @@ export function createGatewayMetrics(registry: Registry, residentMemoryBytes: ()
     const duration = durations.labels(labels);
     const requestSize = requestSizes.labels(labels);
     const responseSize = responseSizes.labels(labels);
-    const underWay = active.labels(labels);
+    const active = { labels, count: 0 };
+    underWay.push(active);
     const open = streams.labels({ route });
     const directions = {
       in: messages.labels({ route, direction: "in" }),
@@ -112,9 +118,9 @@ export function createGatewayMetrics(registry: Registry, residentMemoryBytes: ()
     // One child for each status that this route has answered: at most the rows of the problem table and a few more.
     const byStatus = new Map<number, Counter.Internal>();
     return {
-      begin: () => underWay.inc(),
+      begin: () => active.count++,
       end(status, durationMs, requestBytes, responseBytes) {
-        underWay.dec();
+        active.count--;
         let counter = byStatus.get(status);
         if (counter === undefined) {
           byStatus.set(status, counter = requests.labels({ ...labels, status: String(status) }));

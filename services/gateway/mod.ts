@@ -16,7 +16,7 @@ import { createMetricsCollector } from "./metrics_collector.ts";
 import { describeApi } from "./openapi.ts";
 import { createReadinessProbe } from "./readiness.ts";
 import { buildRouteTable, type Exposure } from "./routes.ts";
-import { pause, type Timer } from "./timer.ts";
+import { pause, TimeoutQueue, type Timer } from "./timer.ts";
 
 /** What the gateway offers. The RPCs, their paths and their bodies are told by proto/. */
 export const EXPOSED: readonly Exposure[] = [
@@ -61,6 +61,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
 
   const routes = buildRouteTable(EXPOSED);
   const metrics = createGatewayMetrics(deps.metrics, deps.residentMemoryBytes);
+  const bodyTimeouts = new TimeoutQueue(config.requestTimeoutMs, clock, timer);
   const rpc = createRpcEdge({
     calls: createCalls({
       transport,
@@ -69,10 +70,9 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       readRetryMs: config.readRetryMs,
       onRetry: metrics.retried,
     }),
-    clock,
     timer,
     metrics,
-    bodyBytesMax: config.limits.bodyBytes,
+    bodyLimits: { bytesMax: config.limits.bodyBytes, timeouts: bodyTimeouts },
     heartbeatMs: config.heartbeatMs,
     streamSlots: new Slots(config.limits.concurrentStreams),
     onFault(error, exchange) {
@@ -121,6 +121,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     const done = new AbortController();
     const shutdown = listener.shutdown().finally(() => done.abort());
     await Promise.race([shutdown, pause(timer, Math.max(0, deadlineAtMs - clock.now()), done.signal)]);
+    bodyTimeouts.close();
   }
 
   return {

@@ -25,10 +25,9 @@ import {
 /** What the RPC edge is made of. */
 export interface RpcEdgeDeps {
   readonly calls: Calls;
-  readonly clock: { now(): number };
   readonly timer: Timer;
   readonly metrics: GatewayMetrics;
-  readonly bodyBytesMax: number;
+  readonly bodyLimits: BodyLimits;
   readonly heartbeatMs: number;
   readonly streamSlots: Slots;
   /** Reports a fault that the client is not told the cause of. */
@@ -70,7 +69,7 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
   async function readMessage(request: Request, exchange: Exchange, route: Route): Promise<Message> {
     const body = route.body.kind === "none"
       ? undefined
-      : await readBody(request, exchange.contentLength, limits(exchange));
+      : await readBody(request, exchange.contentLength, deps.bodyLimits);
     if (body !== undefined) exchange.requestBytes = body.length;
     let message: Message;
     if (body === undefined) {
@@ -88,14 +87,6 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
     }
     bind(message, exchange, route);
     return message;
-  }
-
-  function limits(exchange: Exchange): BodyLimits {
-    return {
-      bytesMax: deps.bodyBytesMax,
-      timeoutMs: Math.max(1, exchange.deadlineAtMs - deps.clock.now()),
-      timer: deps.timer,
-    };
   }
 
   async function answerStream(request: Request, exchange: Exchange, route: Route): Promise<Response> {
@@ -225,7 +216,7 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
 
   async function* jsonRequests(request: Request, route: Route): AsyncGenerator<Message, undefined> {
     if (request.body === null) return;
-    const splitter = new JsonSplitter(deps.bodyBytesMax);
+    const splitter = new JsonSplitter(deps.bodyLimits.bytesMax);
     for await (const chunk of request.body) {
       for (const object of splitter.push(chunk)) {
         yield messageFromJson(route.rpc.input, object, route.dialect);

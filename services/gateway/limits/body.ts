@@ -1,6 +1,6 @@
 /** Reads request bodies within a size and a time. */
 import { GatewayError } from "../problem.ts";
-import type { Timer } from "../timer.ts";
+import type { TimeoutQueue } from "../timer.ts";
 
 /** No body. */
 export const EMPTY_BODY = new Uint8Array(0);
@@ -8,8 +8,7 @@ export const EMPTY_BODY = new Uint8Array(0);
 /** What bounds a body. */
 export interface BodyLimits {
   readonly bytesMax: number;
-  readonly timeoutMs: number;
-  readonly timer: Timer;
+  readonly timeouts: TimeoutQueue;
 }
 
 /** Checks the announced length. @throws {GatewayError} `body_too_large`, before a byte of the body is read. */
@@ -26,21 +25,22 @@ export async function readBody(
   limits: BodyLimits,
 ): Promise<Uint8Array<ArrayBuffer>> {
   checkAnnouncedLength(contentLength, limits.bytesMax);
-  if (request.body === null || contentLength === 0) return EMPTY_BODY;
-  // With a length the HTTP parser ends the body there, so that nothing needs counting here.
-  const reading = contentLength !== undefined ? request.bytes() : readCounted(request.body, limits.bytesMax);
+  // With a length the HTTP parser ends the body there, so that nothing needs counting here; and `request.body`, which
+  // makes a stream, is not touched.
+  if (contentLength === 0 || (contentLength === undefined && request.body === null)) return EMPTY_BODY;
+  const reading = contentLength !== undefined ? request.bytes() : readCounted(request.body!, limits.bytesMax);
   let cancel: (() => void) | undefined;
-  const late = new Promise<never>((_, reject) => {
-    cancel = limits.timer.after(
-      limits.timeoutMs,
-      () =>
-        reject(new GatewayError("request_timeout", `the body did not arrive within ${limits.timeoutMs} ms`)),
-    );
-  });
+  const { timeouts } = limits;
   try {
-    return await Promise.race([reading, late]);
+    return await new Promise((resolve, reject) => {
+      cancel = timeouts.add(() => {
+        reject(
+          new GatewayError("request_timeout", `the body did not arrive within ${timeouts.timeoutMs} ms`),
+        );
+      });
+      reading.then(resolve, reject);
+    });
   } catch (error) {
-    reading.catch(() => {}); // the loser of the race; its outcome no longer matters
     if (error instanceof GatewayError) throw error;
     throw new GatewayError("invalid_argument", "the request body was not received whole", { cause: error });
   } finally {
