@@ -16,6 +16,7 @@ import {
 import { readU32, TAG_BYTES, writeU32 } from "../wire/header.ts";
 import { TOKEN_LIFE_MS } from "../params.ts";
 import type { Address, Random } from "../types.ts";
+import { ChaCha20Poly1305 } from "./chacha20_poly1305.ts";
 
 /** Bytes of an X25519 public key. */
 export const PUBLIC_KEY_BYTES = 32;
@@ -29,6 +30,11 @@ const AEAD_OPTIONS = { authTagLength: TAG_BYTES };
 // The types ask for it; only CCM reads it.
 const AAD_OPTIONS = { plaintextLength: 0 };
 const EMPTY = new Uint8Array(0);
+/** Payloads up to this are sealed and opened by our own code: 0.9 against 3.1 µs at 64 B, no garbage; the two meet at
+ *  some 600 B. */
+const SMALL_BYTES_MAX = 512;
+// Small payloads are opened into slices of these. Whoever keeps one keeps 8 KiB, less than a large datagram's payload.
+const OPENED_SLAB_BYTES = 8 * 1024;
 // DER wrappings of raw X25519 keys: PKCS #8 (RFC 8410 §7) and SubjectPublicKeyInfo (§4).
 const PKCS8_PREFIX = Uint8Array.of(0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x6e, 4, 0x22, 4, 0x20);
 const SPKI_PREFIX = Uint8Array.of(0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x6e, 3, 0x21, 0);
@@ -138,8 +144,12 @@ export class PacketCipher {
   readonly #key: Uint8Array;
   readonly #nonce: Uint8Array;
   readonly #ivTail: number;
+  readonly #small: ChaCha20Poly1305;
+  #opened = EMPTY;
+  #openedAt = 0;
 
   constructor(keys: DirectionKeys) {
+    this.#small = new ChaCha20Poly1305(keys.key);
     this.#key = keys.key;
     this.#nonce = Uint8Array.from(keys.iv);
     this.#ivTail = readU32(keys.iv, 8);
@@ -148,21 +158,23 @@ export class PacketCipher {
   /** Seals `plain` into `out` at `at`, tag behind it. */
   seal(sequence: number, aad: Uint8Array, plain: Uint8Array, out: Uint8Array, at: number): void {
     writeU32(this.#nonce, 8, this.#ivTail ^ sequence);
+    if (plain.length <= SMALL_BYTES_MAX) return this.#small.seal(this.#nonce, aad, plain, out, at);
     const cipher = createCipheriv(ALGORITHM, this.#key, this.#nonce, AEAD_OPTIONS);
     cipher.setAAD(aad, AAD_OPTIONS);
-    if (plain.length > 0) out.set(cipher.update(plain), at);
+    out.set(cipher.update(plain), at);
     cipher.final();
     out.set(cipher.getAuthTag(), at + plain.length);
   }
 
-  /** Opens `sealed` (ciphertext and tag) into a new array; undefined if it is not authentic. */
+  /** Opens `sealed` (ciphertext and tag) into an array of the caller's; undefined if it is not authentic. */
   open(sequence: number, aad: Uint8Array, sealed: Uint8Array): Uint8Array | undefined {
     writeU32(this.#nonce, 8, this.#ivTail ^ sequence);
     const end = sealed.length - TAG_BYTES;
+    if (end <= SMALL_BYTES_MAX) return this.#openSmall(aad, sealed, end);
     const decipher = createDecipheriv(ALGORITHM, this.#key, this.#nonce, AEAD_OPTIONS);
     decipher.setAAD(aad, AAD_OPTIONS);
     decipher.setAuthTag(sealed.subarray(end));
-    const opened = end > 0 ? decipher.update(sealed.subarray(0, end)) : EMPTY;
+    const opened = decipher.update(sealed.subarray(0, end));
     try {
       decipher.final();
     } catch {
@@ -171,6 +183,17 @@ export class PacketCipher {
     }
     // Not a Buffer: its slice() does not copy, and its subarray() is slow.
     return new Uint8Array(opened.buffer, opened.byteOffset, opened.length);
+  }
+
+  #openSmall(aad: Uint8Array, sealed: Uint8Array, count: number): Uint8Array | undefined {
+    if (this.#openedAt + count > this.#opened.length) {
+      this.#opened = new Uint8Array(OPENED_SLAB_BYTES);
+      this.#openedAt = 0;
+    }
+    const plain = this.#opened.subarray(this.#openedAt, this.#openedAt + count);
+    if (!this.#small.open(this.#nonce, aad, sealed, plain)) return undefined;
+    this.#openedAt += count;
+    return plain;
   }
 }
 

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertLess, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Address, QuantumEndpoint, QuantumEvent, Transmit } from "../types.ts";
 import { QuantumDriver } from "./driver.ts";
 import { MAX_SENDS_IN_FLIGHT, UdpSocket } from "./socket.ts";
@@ -84,11 +84,11 @@ Deno.test("QuantumDriver carries datagrams both ways and counts their bytes", as
   await Promise.all([a.driver.close(), b.driver.close()]);
 });
 
-Deno.test("QuantumDriver polls for sends once per turn however often it is asked to", async () => {
+Deno.test("QuantumDriver polls for sends once per turn, though commands come many awaits apart", async () => {
   const { endpoint, driver } = rig();
-  for (let i = 0; i < 100; i++) {
+  for (let i = 0; i < 30; i++) {
     driver.requestFlush();
-    await Promise.resolve();
+    for (let step = 0; step < 10; step++) await Promise.resolve();
   }
   await new Promise((resolve) => setTimeout(resolve, 0));
   assertEquals(endpoint.polls, 1);
@@ -122,23 +122,6 @@ Deno.test("QuantumDriver meets a deadline that moved later with the timer it has
   driver.requestFlush();
   await done;
   assert((endpoint.timeouts[0] ?? 0) >= dueMs);
-  await driver.close();
-});
-
-Deno.test("QuantumDriver meets deadlines of a fraction of a millisecond without a timer's lateness", async () => {
-  const { endpoint, driver } = rig();
-  const { done, tick } = after(20);
-  endpoint.onTimeout = () => {
-    endpoint.deadline = driver.now() + 0.2;
-    tick();
-  };
-  const startMs = driver.now();
-  endpoint.deadline = startMs + 0.2;
-  driver.requestFlush();
-  await done;
-  endpoint.onTimeout = () => {};
-  // 20 timers of 1 to 2 ms would take 20 to 40 ms; a busy machine is given five times what is due.
-  assertLess(driver.now() - startMs, 20);
   await driver.close();
 });
 
