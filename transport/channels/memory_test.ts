@@ -29,7 +29,7 @@ Deno.test("createMemoryChannelPair() delivers no more than the windows until byt
   assertEquals(received.slice(2), [[2, 4]]);
   accepted[1]!.consumed(7);
   await turn();
-  assertEquals(received.slice(3), [[0, 2], [2, 3]]);
+  assertEquals(received.slice(3), [[2, 3], [0, 2]]);
   client.close(0, "");
 });
 

@@ -100,6 +100,7 @@ class ChannelTransportImpl implements ChannelTransport {
   running = 0;
   readonly #paths = new WeakMap<DescMethod, Uint8Array>();
   readonly #queue = new Set<ClientCall>();
+  #serving = false;
   readonly #retry: Timed = { dueAt: 0, heapIndex: -1, onDue: () => this.#serveQueue() };
 
   constructor(options: ChannelTransportOptions) {
@@ -198,11 +199,16 @@ class ChannelTransportImpl implements ChannelTransport {
   }
 
   #serveQueue(): void {
-    for (const call of this.#queue) {
-      if (!call.canOpen()) break;
+    // A call that fails at once gives its stream back from inside this loop, which goes on anyway.
+    if (this.#serving) return;
+    this.#serving = true;
+    for (let left = this.#queue.size; left > 0; left--) {
+      const [call] = this.#queue;
+      if (call === undefined || !call.canOpen()) break;
       this.#queue.delete(call);
       call.open();
     }
+    this.#serving = false;
     if (this.#queue.size === 0) this.deadlines.remove(this.#retry);
     else this.#awaitCredit();
   }
@@ -326,11 +332,9 @@ abstract class ClientCall implements StreamHandler, Timed {
   }
 
   onStop(code: number): void {
-    // The server wants no more of the request; its answer decides about the call.
-    if (!this.requestEnded) {
-      this.requestEnded = true;
-      this.stream?.reset(STREAM_CODE.STOP_DONE);
-    }
+    // The server wants no more of the request; its answer decides about the call. What was not sent yet must not wait.
+    this.requestEnded = true;
+    this.stream?.reset(STREAM_CODE.STOP_DONE);
     this.onRequestStopped();
     // An answer that is whole stays readable, whatever became of the channel.
     if (this.#channel?.isOpen === false && !this.responseEnded) this.fail(this.#lossError(code));
@@ -403,11 +407,9 @@ abstract class ClientCall implements StreamHandler, Timed {
   #giveUp(code: number): void {
     const { stream } = this;
     if (stream === undefined) return;
-    // A server that has the whole request hears of it by the stop only.
-    if (!this.requestEnded) {
-      this.requestEnded = true;
-      stream.reset(code);
-    }
+    // A server that has the whole request hears of it by the stop; one that has not, by the reset.
+    this.requestEnded = true;
+    stream.reset(code);
     if (!this.responseEnded) stream.stop(code);
   }
 

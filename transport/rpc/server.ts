@@ -241,6 +241,8 @@ class ServerCall
   }
 
   onStop(code: number): void {
+    // Of a call that has ended, the rest of the answer may still wait to be sent.
+    if (this.ended) this.stream.reset(STREAM_CODE.CANCEL);
     this.#cancelled(code);
   }
 
