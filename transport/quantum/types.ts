@@ -136,6 +136,4 @@ export interface QuantumEndpoint {
   connectionStats(connection: ConnectionHandle): ConnectionStats | undefined;
   /** Figures of the endpoint. */
   stats(): EndpointStats;
-  /** Takes back the bytes of a Transmit whose send has ended, for use in a later one. Optional; the caller keeps no view. */
-  recycle(bytes: Uint8Array): void;
 }

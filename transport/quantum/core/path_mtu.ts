@@ -117,5 +117,5 @@ export function truesizeBytes(bytes: number): number {
   if (bytes <= 128) return 832;
   if (bytes > 16_384) return bytes * 1.125 + 4096;
   const bucket = Math.min(1 << (32 - Math.clz32(bytes + 383)), 16_384);
-  return bucket * 1.0625 + 512;
+  return bucket * 1.08 + 200;
 }
