@@ -152,7 +152,9 @@ export class Replay {
   /** Rows of one key as they were read, newest first: six numbers each. */
   #rows: number[] = [];
 
-  constructor(readonly state: MvccState) {}
+  constructor(readonly state: MvccState) {
+    state.deferOrder(true);
+  }
 
   /** Takes the next record of the snapshot.
    *  @throws {RecordError} if it is not one this version can read. */
@@ -183,6 +185,7 @@ export class Replay {
   /** Call when all records were taken. */
   end(): void {
     if (this.#loading) throw new RecordError("the snapshot ends before its last record");
+    this.state.deferOrder(false);
   }
 
   #write(input: Reader): void {

@@ -489,6 +489,11 @@ export class MvccState {
     if (value === undefined) this.historyBytes += ROW_BYTES;
   }
 
+  /** Says that many writes follow and no range is read meanwhile, or no longer: see KeyIndex.deferOrder. */
+  deferOrder(isDeferred: boolean): void {
+    this.#keys.deferOrder(isDeferred);
+  }
+
   /** Ends loading: puts the rows that watchers may ask for in the order in which they were written. */
   endLoad(): void {
     const first = this.compactRevision;
