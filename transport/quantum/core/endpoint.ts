@@ -11,7 +11,6 @@ import {
   AMPLIFICATION_FACTOR,
   BASE_DATAGRAM_BYTES,
   CLOSE_REPEATS,
-  MAX_CLOSING,
   MAX_DATAGRAM_BYTES,
   MAX_RESETS_PER_SECOND,
   MAX_RESPONSES_QUEUED,
@@ -132,6 +131,8 @@ const NO_BYTES = new Uint8Array(0);
 const SLAB_BYTES = 256 * 1024;
 // Small datagrams are cut from one buffer, which saves most of the cost of making one; larger ones have their own.
 const SLAB_DATAGRAM_BYTES_MAX = 4096;
+// Large buffers kept for use again: more than the socket budget lets be in flight.
+const USED_BUFFERS_MAX = 16;
 
 class Endpoint implements QuantumEndpoint, ConnectionOwner {
   readonly options: ResolvedOptions;
@@ -157,6 +158,7 @@ class Endpoint implements QuantumEndpoint, ConnectionOwner {
   #resetTokensAt = 0;
   #slab = new Uint8Array(0);
   #slabAt = 0;
+  readonly #used: ArrayBuffer[] = [];
   #datagramsReceived = 0;
   #bytesReceived = 0;
   #datagramsSent = 0;
@@ -254,6 +256,11 @@ class Endpoint implements QuantumEndpoint, ConnectionOwner {
     return this.#events.shift();
   }
 
+  recycle(bytes: Uint8Array): void {
+    if (bytes.byteLength <= SLAB_DATAGRAM_BYTES_MAX || this.#used.length >= USED_BUFFERS_MAX) return;
+    this.#used.push(bytes.buffer as ArrayBuffer);
+  }
+
   // ------------------------------------------------------------------ commands
 
   connect(to: Address, now: number): ConnectionHandle {
@@ -348,7 +355,12 @@ class Endpoint implements QuantumEndpoint, ConnectionOwner {
   // ------------------------------------------------------------------ what connections need (ConnectionOwner)
 
   allocate(bytes: number): Uint8Array {
-    if (bytes > SLAB_DATAGRAM_BYTES_MAX) return new Uint8Array(bytes);
+    if (bytes > SLAB_DATAGRAM_BYTES_MAX) {
+      const used = this.#used.pop();
+      return used !== undefined && used.byteLength >= bytes
+        ? new Uint8Array(used, 0, bytes)
+        : new Uint8Array(bytes);
+    }
     if (this.#slabAt + bytes > this.#slab.length) {
       this.#slab = new Uint8Array(SLAB_BYTES);
       this.#slabAt = 0;
@@ -383,7 +395,7 @@ class Endpoint implements QuantumEndpoint, ConnectionOwner {
       by: end.by,
     });
     if (end.by === "lost") return;
-    if (this.#farewells.size >= MAX_CLOSING) this.#remove(this.#farewells.values().next().value!);
+    if (this.#farewells.size >= this.options.closingMax) this.#remove(this.#farewells.values().next().value!);
     const farewell: Farewell = {
       kind: "farewell",
       guuid: connection.guuid,

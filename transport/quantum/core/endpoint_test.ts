@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CLOSE_CODE, type DropReason, QuantumError } from "../errors.ts";
-import { MAX_RESETS_PER_SECOND } from "../params.ts";
+import { MAX_RESETS_PER_SECOND, MAX_RESPONSES_QUEUED } from "../params.ts";
 import type { QuantumEndpoint, QuantumEvent } from "../types.ts";
 import { AT, FLAG, HEADER_BYTES, TAG_BYTES, writeHeader } from "../wire/header.ts";
 import { createQuantumEndpoint, type QuantumOptions } from "./endpoint.ts";
@@ -270,6 +270,13 @@ Deno.test("sendDatagram() delivers, refuses what cannot fit, drops what is late,
   assertEquals(queued, 256);
 });
 
+Deno.test("waiting datagrams are bounded in bytes too", () => {
+  const { pipe, client } = settled({ network: "127.0.0." });
+  let queued = 0;
+  while (pipe.client.endpoint.sendDatagram(client, new Uint8Array(32_000), Infinity)) queued++;
+  assertEquals(queued, Math.floor(2 ** 20 / 32_000));
+});
+
 // ------------------------------------------------------------------ what strangers send
 
 Deno.test("truncated, changed, repeated and random datagrams are dropped and counted; the connection goes on", () => {
@@ -475,4 +482,40 @@ Deno.test("closing records are bounded in time, and late packets of the peer do 
   pipe.run(5);
   assertEquals(pipe.client.endpoint.stats().resetsSent, 0);
   assertEquals(dropped(pipe.client.endpoint), { closing: 1 });
+});
+
+Deno.test("closing records are bounded in number: the oldest is forgotten", () => {
+  const pipe = new Pipe({ client: { closingMax: 2 } });
+  const handles = [1, 2, 3].map(() => pipe.connect().client);
+  pipe.run(200);
+  const before = pipe.client.endpoint.stats().dropped.unknown_connection;
+  const late: Uint8Array[] = [];
+  pipe.wire = (bytes, from) => {
+    if (from === "server") late.push(bytes.slice());
+    return [];
+  };
+  for (const handle of handles) pipe.client.endpoint.close(handle, 0, "", pipe.now);
+  pipe.flush();
+  for (const server of [1, 2, 3]) {
+    pipe.server.endpoint.write(server, pipe.server.endpoint.openStream(server), new Uint8Array(10), true);
+  }
+  pipe.flush();
+  for (const bytes of late) pipe.client.endpoint.handleDatagram(bytes, pipe.server.address, pipe.now);
+  const dropped = pipe.client.endpoint.stats().dropped;
+  assertEquals([dropped.closing, dropped.unknown_connection - before], [2, 1]);
+});
+
+Deno.test("answers that the socket does not take are bounded", () => {
+  const endpoint = createQuantumEndpoint(
+    { secret: SECRET, acceptConnections: true, retryThreshold: 0 },
+    seededRandom(1),
+  );
+  const stranger = createQuantumEndpoint({ secret: SECRET, acceptConnections: false }, seededRandom(2));
+  for (let i = 0; i < MAX_RESPONSES_QUEUED + 50; i++) {
+    stranger.connect({ hostname: "10.0.0.2", port: 2 }, 0);
+    endpoint.handleDatagram(stranger.pollTransmit(0)!.bytes, { hostname: "10.0.0.1", port: 1 }, 0);
+  }
+  let answers = 0;
+  while (endpoint.pollTransmit(0) !== undefined) answers++;
+  assertEquals(answers, MAX_RESPONSES_QUEUED);
 });

@@ -35,6 +35,7 @@ export interface QuantumOptions {
   readonly halfOpenMax?: number;
   readonly retryThreshold?: number;
   readonly seenSynsMax?: number;
+  readonly closingMax?: number;
   readonly packetNumberLimit?: number;
 }
 
@@ -64,6 +65,7 @@ export function resolveOptions(options: QuantumOptions): ResolvedOptions {
     halfOpenMax: params.MAX_HALF_OPEN,
     retryThreshold: params.RETRY_THRESHOLD,
     seenSynsMax: params.MAX_SEEN_SYNS,
+    closingMax: params.MAX_CLOSING,
     packetNumberLimit: params.PACKET_NUMBER_LIMIT,
     ...options,
   };
