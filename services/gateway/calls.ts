@@ -42,8 +42,25 @@ export interface Calls {
 const RETRY_FIRST_MS = 10;
 const RETRY_MAX_MS = 160;
 
+/** Unary calls under way from which further ones wait until the turn of the event loop ends. The HTTP server hands over
+ *  each request by itself, so that each would cost a datagram each way; calls that start together share one. With 64
+ *  requests in flight that is half the processor time a request; a call that is nearly alone does not wait. */
+const GATHER_FROM = 4;
+
 /** Creates the caller. */
 export function createCalls(deps: CallsDeps): Calls {
+  let underWay = 0;
+  let turn: Promise<void> | undefined;
+
+  function endOfTurn(): Promise<void> {
+    return turn ??= new Promise((resolve) => {
+      deps.timer.endOfTurn(() => {
+        turn = undefined;
+        resolve();
+      });
+    });
+  }
+
   function remainingMs(exchange: Exchange): number {
     const left = exchange.deadlineAtMs - deps.clock.now();
     if (left < 1) {
@@ -75,17 +92,23 @@ export function createCalls(deps: CallsDeps): Calls {
   }
 
   return {
-    unary(route, exchange, message) {
+    async unary(route, exchange, message) {
       const rpc = route.rpc as DescMethodUnary<DescMessage, DescMessage>;
-      return withRetry(
-        route,
-        exchange,
-        async () =>
-          await callUnary(deps.transport(route.peer), rpc, message, {
-            timeoutMs: remainingMs(exchange),
-            headers: metadata(exchange),
-          }),
-      );
+      underWay++;
+      try {
+        if (underWay >= GATHER_FROM) await endOfTurn();
+        return await withRetry(
+          route,
+          exchange,
+          async () =>
+            await callUnary(deps.transport(route.peer), rpc, message, {
+              timeoutMs: remainingMs(exchange),
+              headers: metadata(exchange),
+            }),
+        );
+      } finally {
+        underWay--;
+      }
     },
 
     async open(route, exchange, requests, abort) {

@@ -1,5 +1,7 @@
 /** One-shot timers, passed in so that tests decide when time passes. */
 export interface Timer {
+  /** Calls `fn` when all events that wait now have been handled. */
+  endOfTurn(fn: () => void): void;
   /** Calls `fn` once, `delayMs` milliseconds from now; the returned function cancels it. */
   after(delayMs: number, fn: () => void): () => void;
 }
@@ -59,6 +61,7 @@ export class TimeoutQueue {
 
 /** The platform's timers. */
 export const systemTimer: Timer = {
+  endOfTurn: (fn) => void setImmediate(fn),
   after(delayMs, fn) {
     const id = setTimeout(fn, delayMs);
     return () => clearTimeout(id);

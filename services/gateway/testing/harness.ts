@@ -27,6 +27,7 @@ export interface ManualTimer extends Timer {
 export function createManualTimer(): ManualTimer {
   const pending = new Set<{ delayMs: number; fn: () => void }>();
   return {
+    endOfTurn: (fn) => queueMicrotask(fn),
     after(delayMs, fn) {
       const entry = { delayMs, fn };
       pending.add(entry);
