@@ -115,6 +115,9 @@ export interface QuantumEndpoint {
   pollTransmit(now: number): Transmit | undefined;
   /** The next event. */
   pollEvent(): QuantumEvent | undefined;
+  /** Takes back the bytes of a Transmit whose send has ended, for a later one: the caller keeps no view of them.
+   *  Optional; worth it for datagrams of tens of kB. */
+  recycle(bytes: Uint8Array): void;
 
   /** Starts a handshake. */
   connect(to: Address, now: number): ConnectionHandle;

@@ -48,6 +48,7 @@ export class QuantumDriver {
     this.#socket = new UdpSocket(options.listen, {
       onDatagram: (bytes, from) => this.#receive(bytes, from),
       onWritable: () => this.requestFlush(),
+      onReusable: (bytes) => this.#endpoint.recycle(bytes),
       onBroken: (error) => this.#onBroken(error),
     });
   }

@@ -15,6 +15,7 @@ class ScriptedEndpoint {
   onTimeout: () => void = () => {};
   onDatagram: (bytes: Uint8Array, from: Address) => void = () => {};
   polls = 0;
+  readonly recycled: number[] = [];
 
   handleDatagram(bytes: Uint8Array, from: Address): void {
     this.received.push(bytes.slice());
@@ -32,6 +33,9 @@ class ScriptedEndpoint {
   pollTransmit(): Transmit | undefined {
     this.polls++;
     return this.out.shift();
+  }
+  recycle(bytes: Uint8Array): void {
+    this.recycled.push(bytes.length);
   }
   pollEvent(): QuantumEvent | undefined {
     return this.events.shift();
@@ -80,6 +84,7 @@ Deno.test("QuantumDriver carries datagrams both ways and counts their bytes", as
   assertEquals(a.endpoint.received.map((bytes) => bytes.length).sort((x, y) => x - y), [1, 1_200, 65_507]);
   const total = 66_708;
   assertEquals([a.driver.counters.bytesSent, a.driver.counters.bytesReceived], [total, total]);
+  assertEquals(a.endpoint.recycled, [65_507]);
   assertEquals([b.driver.counters.datagramsSent, b.driver.counters.datagramsReceived], [3, 3]);
   await Promise.all([a.driver.close(), b.driver.close()]);
 });
@@ -156,6 +161,7 @@ Deno.test("UdpSocket stops offering sends at its bound and says when it takes mo
   let writable = 0;
   const socket = new UdpSocket(ANY, {
     onDatagram() {},
+    onReusable() {},
     onWritable: () => writable++,
     onBroken() {},
   });
@@ -171,7 +177,7 @@ Deno.test("UdpSocket stops offering sends at its bound and says when it takes mo
 
 Deno.test("UdpSocket counts refused sends and goes on", async () => {
   const { done, tick } = after(1);
-  const socket = new UdpSocket(ANY, { onDatagram: tick, onWritable() {}, onBroken() {} });
+  const socket = new UdpSocket(ANY, { onDatagram: tick, onWritable() {}, onReusable() {}, onBroken() {} });
   // Larger than UDP can carry.
   socket.send({ to: socket.address, bytes: new Uint8Array(65_530) });
   socket.send({ to: socket.address, bytes: new Uint8Array(20) });
@@ -181,7 +187,7 @@ Deno.test("UdpSocket counts refused sends and goes on", async () => {
 });
 
 Deno.test("UdpSocket refuses an address that is taken", async () => {
-  const handler = { onDatagram() {}, onWritable() {}, onBroken() {} };
+  const handler = { onDatagram() {}, onWritable() {}, onReusable() {}, onBroken() {} };
   const socket = new UdpSocket(ANY, handler);
   assertThrows(() => new UdpSocket(socket.address, handler), Deno.errors.AddrInUse);
   await socket.close();
