@@ -4,6 +4,8 @@ import { z } from "zod";
 const KIB = 1_024;
 const MIB = 1_024 * KIB;
 const GIB = 1_024 * MIB;
+/** A message between workers carries 4 MiB, and some carry key and value twice: as bytes and as text. */
+const REQUEST_BYTES_MAX = 1_900 * KIB;
 
 const watch = z.strictObject({
   watchersMax: z.int().min(1).max(10_000_000).default(100_000).describe(
@@ -40,8 +42,10 @@ export const kvConfigSchema = z.strictObject({
       "size, so that snapshots cost at most as much as the log. Smaller starts faster, larger writes less.",
   ),
   maxKeyBytes: z.int().min(1).max(MIB).default(64 * KIB).describe("Longest key, in bytes."),
-  maxValueBytes: z.int().min(1).max(3 * MIB).default(1_572_864).describe("Longest value, in bytes."),
-  maxRequestBytes: z.int().min(KIB).max(3 * MIB).default(1_572_864).describe(
+  maxValueBytes: z.int().min(1).max(REQUEST_BYTES_MAX).default(1_572_864).describe(
+    "Longest value, in bytes.",
+  ),
+  maxRequestBytes: z.int().min(KIB).max(REQUEST_BYTES_MAX).default(1_572_864).describe(
     "Key and value bytes of one request, transactions included, in bytes. etcd's default is the same, 1.5 MiB.",
   ),
   quotaBytes: z.int().min(MIB).max(32 * GIB).default(2 * GIB).describe(

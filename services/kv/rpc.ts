@@ -88,6 +88,10 @@ type MakeHeader = (revision: number) => ResponseHeader;
 
 /** One member, one term. */
 const RAFT_TERM = 1n;
+/** What a fragment may exceed the request bound by; etcd's figure. */
+const FRAGMENT_EXTRA_BYTES = 512 * 1_024;
+/** Size of a piece of a large revision: with keys and values as text too it stays below the RPC layer's 4 MiB. */
+const PIECE_BYTES = 1_024 * 1_024;
 const NO_LEASE = 0n;
 const NO_BYTES = new Uint8Array(0);
 
@@ -364,10 +368,11 @@ async function* watch(
   requests: AsyncIterable<WatchRequest>,
   signal: AbortSignal,
 ): AsyncGenerator<WatchResponse, void, void> {
+  const fragmentBytes = service.config.maxRequestBytes + FRAGMENT_EXTRA_BYTES;
   let failure: unknown;
   let onTaken = () => {};
   const start = (stream: WatchStream) => {
-    readRequests(requests, stream, () => new Promise<void>((resolve) => onTaken = resolve))
+    readRequests(requests, stream, fragmentBytes, () => new Promise<void>((resolve) => onTaken = resolve))
       .catch((error) => {
         failure = error;
         stream.close();
@@ -384,18 +389,19 @@ async function* watch(
 async function readRequests(
   requests: AsyncIterable<WatchRequest>,
   stream: WatchStream,
+  fragmentBytes: number,
   taken: () => Promise<void>,
 ): Promise<void> {
   for await (const { requestUnion } of requests) {
     if (stream.isClosed) return;
-    if (requestUnion.case === "createRequest") createWatcher(stream, requestUnion.value);
+    if (requestUnion.case === "createRequest") createWatcher(stream, requestUnion.value, fragmentBytes);
     else if (requestUnion.case === "cancelRequest") stream.cancel(requestUnion.value.watchId);
     else if (requestUnion.case === "progressRequest") stream.requestProgress();
     while (!stream.acceptsRequests && !stream.isClosed) await taken();
   }
 }
 
-function createWatcher(stream: WatchStream, request: WatchCreateRequest): void {
+function createWatcher(stream: WatchStream, request: WatchCreateRequest, fragmentBytes: number): void {
   stream.create({
     key: request.key,
     range: rangeOf(request.key, request.rangeEnd),
@@ -403,7 +409,7 @@ function createWatcher(stream: WatchStream, request: WatchCreateRequest): void {
     watchId: request.watchId,
     prevKv: request.prevKv,
     progressNotify: request.progressNotify,
-    fragment: request.fragment,
+    fragmentBytes: request.fragment ? fragmentBytes : 0,
     noPut: request.filters.includes(WatchCreateRequest_FilterType.NOPUT),
     noDelete: request.filters.includes(WatchCreateRequest_FilterType.NODELETE),
   });
@@ -552,7 +558,8 @@ function listEntries(service: KvService, request: ListRequest): ListResponse {
 }
 
 /** One message a revision. The first, empty one names the revision before the first that will be delivered, so that a
- *  client that goes on after the last revision it saw misses nothing. */
+ *  client that goes on after the last revision it saw misses nothing. A revision too large for one message comes in
+ *  pieces; for the same reason all of them but the last name the revision before it. */
 async function* watchEntries(
   service: KvService,
   pause: () => Promise<void>,
@@ -572,7 +579,7 @@ async function* watchEntries(
       watchId: 0n,
       prevKv: false,
       progressNotify: false,
-      fragment: false,
+      fragmentBytes: PIECE_BYTES,
       noPut: false,
       noDelete: false,
     });
@@ -582,16 +589,17 @@ async function* watchEntries(
     }
     if (answer.created === true) {
       yield entryWatchMessage(startRevision > 0 ? startRevision - 1 : answer.revision, []);
-    } else yield* byRevision(answer.events);
+    } else yield* byRevision(answer);
   }
 }
 
-function* byRevision(events: readonly WatchEvent[]): Generator<EntryWatchResponse, void, void> {
+function* byRevision({ events, fragment }: WatchAnswer): Generator<EntryWatchResponse, void, void> {
   for (let from = 0; from < events.length;) {
     const revision = events[from]!.kv.modRevision;
     let to = from + 1;
     while (to < events.length && events[to]!.kv.modRevision === revision) to++;
-    yield entryWatchMessage(revision, events.slice(from, to).map(changeMessage));
+    const seen = fragment === true ? revision - 1 : revision;
+    yield entryWatchMessage(seen, events.slice(from, to).map(changeMessage));
     from = to;
   }
 }

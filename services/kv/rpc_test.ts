@@ -363,3 +363,34 @@ Deno.test("KeyValueService.Watch says when it is in place, then one message a re
   await live.return?.();
   await resumed.return?.();
 });
+
+Deno.test("KeyValueService.Watch sends a revision too large for one message in pieces that can be resumed", async () => {
+  await using bench = await open();
+  const { keyValue, kv, service } = bench;
+  const puts = Array.from({ length: 20_000 }, (_, i) =>
+    service.put({
+      kind: "put",
+      key: bytes(`k/${String(i).padStart(60, "0")}`),
+      value: bytes(""),
+      lease: 0n,
+      prevKv: false,
+      ignoreValue: false,
+      ignoreLease: false,
+    }));
+  await Promise.all(puts);
+  await kv.deleteRange({ key: bytes("k/"), rangeEnd: bytes("k0") });
+  const abort = new AbortController();
+  const watched = keyValue.watch({ prefix: bytes("k/"), startRevision: 20_002n }, { signal: abort.signal });
+  const messages = watched[Symbol.asyncIterator]();
+  assertEquals((await nextOf(messages)).revision, 20_001n);
+  const pieces: [bigint, number][] = [];
+  for (let deleted = 0; deleted < 20_000;) {
+    const { revision, changes } = await nextOf(messages);
+    pieces.push([revision, changes.length]);
+    deleted += changes.length;
+  }
+  assertEquals(pieces.map(([revision]) => revision), [20_001n, 20_001n, 20_002n]);
+  assertEquals(pieces.reduce((sum, [, count]) => sum + count, 0), 20_000);
+  abort.abort();
+  await messages.return?.();
+});

@@ -64,8 +64,6 @@ const HISTORY_SHARE = 1 / 8;
 const QUOTA_PRESSURE = 0.9;
 /** History below this share of the quota is not worth compacting for room. */
 const HISTORY_WORTH = 1 / 32;
-/** What fragments may exceed the request bound by; etcd's figure. */
-const FRAGMENT_EXTRA_BYTES = 512 * 1_024;
 /** Largest and default number of entries on a page of a list. */
 export const PAGE_SIZE_MAX = 1_000;
 const PAGE_SIZE_DEFAULT = 100;
@@ -179,12 +177,11 @@ export class KvService {
     this.#compactWanted = deps.state.compactRevision;
     this.#logBytes = deps.store.openedLogBytes;
     this.#snapshotAtBytes = Math.max(deps.config.snapshotLogBytes, deps.state.bytes);
-    const { watch, maxRequestBytes } = deps.config;
+    const { watch } = deps.config;
     this.watches = new WatchHub(deps.state, {
       watchersMax: watch.watchersMax,
       batchBytes: watch.batchBytes,
       batchRevisions: watch.batchRevisions,
-      fragmentBytes: maxRequestBytes + FRAGMENT_EXTRA_BYTES,
     });
     deps.store.onDurable(() => this.#advance());
     deps.store.stopped.then((error) => this.#fail(error));

@@ -74,7 +74,7 @@ function watchAll({ service }: Bench, startRevision = 0): WatchStream {
     watchId: 0n,
     prevKv: false,
     progressNotify: false,
-    fragment: false,
+    fragmentBytes: 0,
     noPut: false,
     noDelete: false,
   });

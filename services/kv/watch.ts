@@ -18,17 +18,18 @@ import type { KeyValue, MvccState } from "./state.ts";
 export interface WatchLimits {
   /** Watchers of all streams together. */
   readonly watchersMax: number;
-  /** Key and value bytes after which an answer ends with its revision. */
+  /** Bytes after which an answer ends with its revision. */
   readonly batchBytes: number;
   /** Revisions after which an answer ends. */
   readonly batchRevisions: number;
-  /** Bytes at which a revision is split for a watcher that asked for fragments. */
-  readonly fragmentBytes: number;
 }
 
 /** Rows of history that one `take` may look at for one watcher, so that a watcher of rare keys far behind does not
  *  hold up the others. */
 const SCAN_ROWS_MAX = 4_096;
+
+/** What an event takes in a message besides key and value, at most. */
+const EVENT_EXTRA_BYTES = 64;
 
 /** Reads without a result that one `take` may do: with SCAN_ROWS_MAX a millisecond or two of work. */
 const FRUITLESS_READS_MAX = 16;
@@ -46,7 +47,8 @@ export interface WatchCreate {
   readonly watchId: bigint;
   readonly prevKv: boolean;
   readonly progressNotify: boolean;
-  readonly fragment: boolean;
+  /** Bytes of an answer at which a revision is split; 0 never splits. A single event may be larger. */
+  readonly fragmentBytes: number;
   readonly noPut: boolean;
   readonly noDelete: boolean;
 }
@@ -426,8 +428,8 @@ export class WatchStream {
         index++;
         // What an earlier fragment of this revision delivered.
         if (index <= watcher.cursorEvents) continue;
-        const rowBytes = this.#state.payloadBytes(row);
-        if (create.fragment && events.length > 0 && bytes + rowBytes > this.#limits.fragmentBytes) {
+        const rowBytes = this.#eventBytes(row, create.prevKv);
+        if (create.fragmentBytes > 0 && events.length > 0 && bytes + rowBytes > create.fragmentBytes) {
           if (revisions > 0) {
             // The batch ends before this revision; the next one begins with it.
             events.length -= index - 1 - watcher.cursorEvents;
@@ -450,6 +452,12 @@ export class WatchStream {
     }
     watcher.cursor = reader.nextRevision;
     return { events, isSplit: false };
+  }
+
+  #eventBytes(row: number, wantsPrevious: boolean): number {
+    const previous = wantsPrevious ? this.#state.previousOf(row) : -1;
+    const previousBytes = previous < 0 ? 0 : this.#state.payloadBytes(previous) + EVENT_EXTRA_BYTES;
+    return this.#state.payloadBytes(row) + EVENT_EXTRA_BYTES + previousBytes;
   }
 
   #event(row: number, isDelete: boolean, wantsPrevious: boolean): WatchEvent {

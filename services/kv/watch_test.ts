@@ -14,7 +14,7 @@ import {
 } from "./watch.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
-const LIMITS: WatchLimits = { watchersMax: 100, batchBytes: 1_000, batchRevisions: 5, fragmentBytes: 300 };
+const LIMITS: WatchLimits = { watchersMax: 100, batchBytes: 1_000, batchRevisions: 5 };
 
 const watchOf = (keys: Keys, options: Partial<WatchCreate> = {}): WatchCreate => ({
   ...keys,
@@ -22,7 +22,7 @@ const watchOf = (keys: Keys, options: Partial<WatchCreate> = {}): WatchCreate =>
   watchId: 0n,
   prevKv: false,
   progressNotify: false,
-  fragment: false,
+  fragmentBytes: 0,
   noPut: false,
   noDelete: false,
   ...options,
@@ -65,7 +65,7 @@ Deno.test("WatchHub delivers to every watcher what the model says, in order, onc
     keys: someKeys,
     back: fc.integer({ min: -3, max: 12 }),
     prevKv: fc.boolean(),
-    fragment: fc.boolean(),
+    fragmentBytes: fc.constantFrom(0, 300),
     noPut: fc.constantFrom(false, false, false, true),
     noDelete: fc.constantFrom(false, false, false, true),
   });
@@ -302,7 +302,7 @@ Deno.test("WatchStream gives previous records that can still be read", () => {
 
 Deno.test("WatchStream splits a large revision for who asked for fragments only", () => {
   const { stream, put } = setUp();
-  stream.create(watchOf(ALL, { fragment: true }));
+  stream.create(watchOf(ALL, { fragmentBytes: 400 }));
   stream.create(watchOf(ALL));
   drain(stream);
   put(...["a", "b", "c", "d", "e"].map((key): [string, string] => [key, "x".repeat(120)]));
