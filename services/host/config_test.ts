@@ -63,7 +63,7 @@ Deno.test("loadConfig() takes variables with and without underscores inside a na
 const FAULTS: [Sources, string][] = [
   [
     file("# sizes\nkv:\n  maxValueBytes: -1\n"),
-    "config: kv.maxValueBytes is -1, expected 1..3145728 (file aetherflow.yaml, line 3)",
+    "config: kv.maxValueBytes is -1, expected 1..1945600 (file aetherflow.yaml, line 3)",
   ],
   [
     flags(["kv.durability", "sometimes"]),
