@@ -107,6 +107,7 @@ Exit codes:
   ${EXIT.storage}  the disk is full, or the data folder cannot be used
   ${EXIT.gaveUp}  a worker kept dying
   ${EXIT.cutShort}  stopped by a signal, but a deadline or a second signal cut work short
+  ${EXIT.restart}  a worker is stuck in an endless loop and only a new process can go on
 
 Keys:
 ${keys.join("\n")}`;

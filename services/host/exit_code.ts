@@ -20,6 +20,8 @@ export const EXIT = {
   gaveUp: 14,
   /** Stopped by a signal, but work was cut short by a deadline or a second signal. */
   cutShort: 15,
+  /** Only a new process can go on: EX_TEMPFAIL of sysexits.h, which service managers restart on. */
+  restart: 75,
 } as const;
 
 /** The host cannot start or go on. The message is the one line for the person who started it. */

@@ -4,8 +4,6 @@ import type { Config } from "./config.ts";
 import { EXIT, HostError } from "./exit_code.ts";
 import { hostAndPort, listWorkers, type Ports, QUANTUM_HOSTNAME, type WorkerPlan } from "./plan.ts";
 
-/** How long the sockets of an ended thread may take to close, in milliseconds; then the new one tries its luck. */
-const RELEASE_DEADLINE_MS = 1_000;
 const RELEASE_POLL_MS = 5;
 
 /** Finds the ports. @throws {HostError} if one is taken or may not be used. */
@@ -30,12 +28,18 @@ export function resolvePorts(config: Config): Ports {
   return { quantum, http };
 }
 
-/** Waits until the ports of an ended worker are free, but not for ever: the worker's own start reports what is wrong. */
-export async function portsFree(plan: Pick<WorkerPlan, "listen" | "tcp">): Promise<void> {
-  const deadline = performance.now() + RELEASE_DEADLINE_MS;
-  while (!isFree(plan) && performance.now() < deadline) {
+/** Waits until the ports of an ended worker are free; false if they are not within `deadlineMs`. A thread's sockets close
+ *  when its current turn is over: at once for an idle one, never for one that loops or blocks. */
+export async function portsFree(
+  plan: Pick<WorkerPlan, "listen" | "tcp">,
+  deadlineMs: number,
+): Promise<boolean> {
+  const deadline = performance.now() + deadlineMs;
+  while (!isFree(plan)) {
+    if (performance.now() >= deadline) return false;
     await new Promise((resolve) => setTimeout(resolve, RELEASE_POLL_MS));
   }
+  return true;
 }
 
 function isFree(plan: Pick<WorkerPlan, "listen" | "tcp">): boolean {

@@ -8,10 +8,22 @@ import { EXIT, exitCodeOf, HostError } from "./exit_code.ts";
 import { HOST_NAME, type Plan, type WorkerPlan } from "./plan.ts";
 import { type WorkerLimits, WorkerMachine, type WorkerState } from "./worker_state.ts";
 
+/** How long the sockets of a thread that ended by itself may take to close, in milliseconds. They close at once; on a
+ *  machine without a free core it may be a while until the thread gets there. */
+const RELEASE_MS = 1_000;
+
+/** The same for a thread that was ended because it gave no sign of life. A busy one is gone when its turn is over, a stuck
+ *  one never: `terminate` does not reach into a loop or a blocking call. The wait is part of each recovery from a hang,
+ *  which takes at most 2 s: 1 s of silence, this, the hurried drain, and a new process's start. */
+const STUCK_RELEASE_MS = 250;
+
+/** How long all other workers together may drain when the process must be restarted, in milliseconds. */
+const HURRY_MS = 200;
+
 /** A running worker, as the supervisor needs it. */
 export interface WorkerHandle {
   post(message: HostMessage): void;
-  /** Ends it at once. Idempotent. */
+  /** Ends it at once, unless it is stuck. Idempotent. */
   terminate(): void;
 }
 
@@ -39,8 +51,8 @@ export interface SupervisorDeps {
   setTimer(ms: number, then: () => void): () => void;
   /** Starts a worker's thread; it waits for its boot message. */
   spawn(plan: WorkerPlan, events: WorkerEvents): WorkerHandle;
-  /** Settles when the ports of a worker that has just been ended are free again, or when waiting is no use. */
-  portsFree(plan: WorkerPlan): Promise<void>;
+  /** Whether the ports of a worker that has just been ended are free again within `deadlineMs`. */
+  portsFree(plan: WorkerPlan, deadlineMs: number): Promise<boolean>;
   /** Asks a worker for its health. Rejects when no answer came; settles by itself within a few heartbeats. */
   ping(name: string): Promise<{ ok: boolean; detail: string }>;
   /** Asks a worker to drain; resolves when it has. */
@@ -69,6 +81,8 @@ interface Runner {
   /** Whether `handle` has its boot message, so that news of peers make sense to it. */
   booted: boolean;
   up: boolean;
+  /** How long the ports of the last life may stay taken, in milliseconds. */
+  releaseMs: number;
   health: { ok: boolean; detail: string };
   addresses: Record<string, string>;
   cancelTimer: () => void;
@@ -82,6 +96,8 @@ export class Supervisor {
   readonly #failed = Promise.withResolvers<HostError>();
   readonly #cut = Promise.withResolvers<void>();
   #isReady = false;
+  /** When the drain must be over because the process must be restarted. */
+  #hurryUntilMs: number | undefined;
   #stopping: Promise<boolean> | undefined;
 
   constructor(deps: SupervisorDeps) {
@@ -92,13 +108,14 @@ export class Supervisor {
       handle: undefined,
       booted: false,
       up: false,
+      releaseMs: STUCK_RELEASE_MS,
       health: { ok: true, detail: "" },
       addresses: {},
       cancelTimer: () => {},
     }));
   }
 
-  /** Settles when a worker was given up after the start; the owner stops then. */
+  /** Settles when a worker was given up after the start, or cannot be replaced in this process; the owner stops then. */
   get failed(): Promise<HostError> {
     return this.#failed.promise;
   }
@@ -185,6 +202,7 @@ export class Supervisor {
       runner.machine.start(now);
       this.#turn(runner);
     }
+    runner.releaseMs = RELEASE_MS;
     runner.machine.died(now, code, reason);
     this.#turn(runner);
   }
@@ -213,6 +231,15 @@ export class Supervisor {
             reason: action.reason,
             restartInMs: action.restartInMs,
           });
+          break;
+        case "restart_process":
+          this.#hurryUntilMs ??= this.#deps.clock.now() + HURRY_MS;
+          this.#fail(
+            new HostError(
+              `worker ${runner.plan.name} is stuck and its thread cannot be ended; the process must be restarted`,
+              EXIT.restart,
+            ),
+          );
           break;
         case "give_up":
           this.#giveUp(runner, action.code, action.reason);
@@ -246,8 +273,14 @@ export class Supervisor {
       });
     };
     if (incarnation === 1) return post();
-    // The dead thread's sockets close a moment after it was ended.
-    void this.#deps.portsFree(plan).then(post);
+    const { releaseMs } = runner;
+    runner.releaseMs = STUCK_RELEASE_MS;
+    void this.#deps.portsFree(plan, releaseMs).then((free) => {
+      if (free) return post();
+      if (runner.handle !== handle) return;
+      runner.machine.stuck(this.#deps.clock.now());
+      this.#turn(runner);
+    });
   }
 
   #onUp(runner: Runner): void {
@@ -295,18 +328,23 @@ export class Supervisor {
   }
 
   #giveUp(runner: Runner, code: FailureCode, reason: string): void {
+    const { name } = runner.plan;
     if (this.#isReady) {
-      this.#failed.resolve(new HostError(`worker ${runner.plan.name} is given up: ${reason}`, EXIT.gaveUp));
-      return;
+      return this.#fail(new HostError(`worker ${name} is given up: ${reason}`, EXIT.gaveUp));
     }
+    this.#fail(new HostError(code === "internal" ? `worker ${name}: ${reason}` : reason, exitCodeOf(code)));
+  }
+
+  /** The product cannot go on. After the start the owner hears of it and stops; before, nothing is worth a drain. */
+  #fail(error: HostError): void {
+    if (this.#isReady) return this.#failed.resolve(error);
     for (const other of this.#runners) {
       other.machine.drain(this.#deps.clock.now());
       other.machine.stopped(this.#deps.clock.now());
       this.#turn(other);
       this.#end(other);
     }
-    const message = code === "internal" ? `worker ${runner.plan.name}: ${reason}` : reason;
-    this.#started.reject(new HostError(message, exitCodeOf(code)));
+    this.#started.reject(error);
   }
 
   async #stop(): Promise<boolean> {
@@ -324,13 +362,14 @@ export class Supervisor {
   /** Drains and ends one worker; true if it finished in time. */
   async #drain(runner: Runner): Promise<boolean> {
     const { machine, plan } = runner;
-    const { clock, log, stageDeadlineMs } = this.#deps;
+    const { clock, log } = this.#deps;
     machine.drain(clock.now());
     this.#turn(runner);
     let clean = true;
     if (machine.state === "draining") {
-      log.info("worker draining", { worker: plan.name, deadlineMs: stageDeadlineMs });
-      clean = await this.#drained(plan.name);
+      const deadlineMs = this.#drainMs();
+      log.info("worker draining", { worker: plan.name, deadlineMs });
+      clean = await this.#drained(plan.name, deadlineMs);
       machine.stopped(clock.now());
       this.#turn(runner);
     }
@@ -338,15 +377,19 @@ export class Supervisor {
     return clean;
   }
 
-  async #drained(name: string): Promise<boolean> {
-    const { log, stageDeadlineMs } = this.#deps;
+  /** How long the workers that drain now may take, in milliseconds. */
+  #drainMs(): number {
+    const { clock, stageDeadlineMs } = this.#deps;
+    if (this.#hurryUntilMs === undefined) return stageDeadlineMs;
+    return Math.min(stageDeadlineMs, Math.max(0, Math.floor(this.#hurryUntilMs - clock.now())));
+  }
+
+  async #drained(name: string, deadlineMs: number): Promise<boolean> {
+    const { log } = this.#deps;
     const late = Promise.withResolvers<string>();
-    const cancel = this.#deps.setTimer(
-      stageDeadlineMs,
-      () => late.resolve(`not done in ${stageDeadlineMs} ms`),
-    );
+    const cancel = this.#deps.setTimer(deadlineMs, () => late.resolve(`not done in ${deadlineMs} ms`));
     const failure = await Promise.race([
-      this.#deps.drain(name, stageDeadlineMs).then(
+      this.#deps.drain(name, deadlineMs).then(
         () => undefined,
         (error: unknown) => error instanceof Error ? error.message : String(error),
       ),

@@ -61,6 +61,9 @@ function world() {
   const peers: Peer[] = [];
   const silent = new Set<string>();
   const sick = new Map<string, string>();
+  /** Workers whose threads do not end, and how long each wait for ports was. */
+  const immortal = new Set<string>();
+  const waits: number[] = [];
   const supervisor = new Supervisor({
     plan: PLAN,
     secret: new Uint8Array(32).fill(7),
@@ -98,7 +101,13 @@ function world() {
         },
       };
     },
-    portsFree: () => Promise.resolve(),
+    portsFree({ name }, deadlineMs) {
+      waits.push(deadlineMs);
+      if (!immortal.has(name)) return Promise.resolve(true);
+      const { promise, resolve } = Promise.withResolvers<boolean>();
+      timers.set(++timerId, { at: clock.now() + deadlineMs, then: () => resolve(false) });
+      return promise;
+    },
     ping(name) {
       if (silent.has(name)) return Promise.reject(new Error("silence"));
       return Promise.resolve({ ok: !sick.has(name), detail: sick.get(name) ?? "" });
@@ -136,7 +145,22 @@ function world() {
     assertEquals(await started, "ready");
     story.length = 0;
   };
-  return { supervisor, story, workers, last, pass, settle, up, drains, peers, silent, sick, timers };
+  return {
+    supervisor,
+    story,
+    workers,
+    last,
+    pass,
+    settle,
+    up,
+    drains,
+    peers,
+    silent,
+    sick,
+    immortal,
+    waits,
+    timers,
+  };
 }
 
 const state = (peers: readonly Peer[]) =>
@@ -219,6 +243,57 @@ Deno.test("Supervisor replaces a worker whose event loop is stuck, within the he
   last("kv").ready();
   await pass(10_000);
   assertEquals(story.length, 3);
+});
+
+Deno.test("Supervisor asks for a new process when a stuck thread keeps its ports, and hurries the drain", async () => {
+  const { supervisor, story, up, pass, settle, silent, immortal, waits, timers } = world();
+  await up();
+  silent.add("kv");
+  immortal.add("kv");
+  await pass(1_000);
+  assertEquals(story, ["end kv", "spawn kv"]);
+  await pass(250);
+  const failure = await supervisor.failed;
+  assertEquals([failure.exitCode, failure.message], [
+    75,
+    "worker kv is stuck and its thread cannot be ended; the process must be restarted",
+  ]);
+  assertEquals(waits, [250]);
+  assertEquals(supervisor.report().map(({ state, reason }) => [state, reason]), [
+    ["failed", "stuck, and its thread cannot be ended"],
+    ["ready", ""],
+  ]);
+  const stopped = supervisor.stop();
+  await settle();
+  await pass(200);
+  assertEquals(await stopped, false);
+  assertEquals(story.slice(2), ["end kv", "drain gateway", "end gateway"]);
+  assertEquals(timers.size, 0);
+});
+
+Deno.test("Supervisor asks for a new process when a worker that was ready is stuck during the start", async () => {
+  const { supervisor, last, pass, silent, immortal } = world();
+  const refused = assertRejects(() => supervisor.start(), HostError, "worker kv is stuck");
+  last("kv").ready();
+  silent.add("kv");
+  immortal.add("kv");
+  await pass(1_250);
+  assertEquals((await refused).exitCode, 75);
+});
+
+Deno.test("Supervisor gives a crashed worker's thread more time to go, and judges none that is told to stop", async () => {
+  const { supervisor, last, up, pass, immortal, waits, timers } = world();
+  await up();
+  immortal.add("kv");
+  last("kv").events.onError("boom");
+  await pass(900);
+  assertEquals([waits, supervisor.report()[0]!.state], [[1_000], "starting"]);
+  const stopped = supervisor.stop();
+  supervisor.cutShort();
+  await stopped;
+  await pass(200);
+  assertEquals(supervisor.report()[0]!.state, "stopped");
+  assertEquals(timers.size, 0);
 });
 
 Deno.test("Supervisor gives a worker up after the configured restarts and says why", async () => {

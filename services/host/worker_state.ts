@@ -10,7 +10,7 @@
  *                     restarting ◄────────┘ ──────────────────────────────────┘
  *                       │
  *                       │ more than maxInWindow restarts in windowMs,
- *                       ▼ or the first start failed
+ *                       ▼ the first start failed, or (from starting) the life before holds its ports: stuck
  *                     failed
  *  ```
  *  Restarts wait 0, min, 2 min, 4 min … max milliseconds, counted within the window; all but the first are shortened by
@@ -43,6 +43,8 @@ export type WorkerAction =
   | { readonly type: "up"; readonly incarnation: number }
   /** It served and does no more. */
   | { readonly type: "down"; readonly reason: string; readonly restartInMs: number }
+  /** Its thread cannot be ended, so no worker of this process can take its place. */
+  | { readonly type: "restart_process" }
   /** It will not come back. */
   | { readonly type: "give_up"; readonly code: FailureCode; readonly reason: string };
 
@@ -117,6 +119,14 @@ export class WorkerMachine {
       case "draining":
         return this.stopped(now);
     }
+  }
+
+  /** The life before this one was ended and did not end: its thread holds the ports that the new one needs. */
+  stuck(now: number): void {
+    if (this.#state !== "starting" || this.#incarnation < 2) return;
+    this.#clear();
+    this.#enter("failed", now, "stuck, and its thread cannot be ended");
+    this.#actions.push({ type: "terminate" }, { type: "restart_process" });
   }
 
   /** Stop for good: no restart follows. */

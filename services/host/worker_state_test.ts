@@ -73,6 +73,20 @@ Deno.test("WorkerMachine replaces a worker that gives no sign of life, the first
   ]);
 });
 
+Deno.test("WorkerMachine.stuck() ends the life that waits for its ports and asks for a new process", () => {
+  const { worker, actions, runTo } = started();
+  worker.stuck(200);
+  assertEquals([worker.state, actions()], ["ready", []]);
+  runTo(1_100);
+  worker.stuck(1_350);
+  assertEquals(actions(), [{ type: "terminate" }, { type: "restart_process" }]);
+  assertEquals([worker.state, worker.reason, worker.nextTimeout()], [
+    "failed",
+    "stuck, and its thread cannot be ended",
+    undefined,
+  ]);
+});
+
 Deno.test("WorkerMachine does not take an answer of an earlier life for a sign of this one", () => {
   const { worker, actions, runTo } = started();
   worker.died(200, "internal", "boom");
