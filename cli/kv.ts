@@ -176,7 +176,9 @@ async function request(options: KvOptions, path: string, init: RequestInit = {})
   try {
     answer = await fetch(url, init);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    // fetch hides what happened behind one general sentence.
+    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+    const reason = cause instanceof Error ? cause.message : String(cause);
     throw new ApiError(`cannot reach ${endpoint}: ${reason}; is the server running?`, EXIT_ERROR, true);
   }
   if (answer.ok) return answer;

@@ -206,14 +206,6 @@ function registerWorkerMetrics(
     },
   });
   new Gauge({
-    name: "process_resident_memory_bytes",
-    help: "Memory of the whole process, all workers included.",
-    registers,
-    collect() {
-      this.set(Deno.memoryUsage().rss);
-    },
-  });
-  new Gauge({
     name: "process_start_time_seconds",
     help: "When the process started, in seconds since the Unix epoch.",
     registers,

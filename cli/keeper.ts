@@ -1,0 +1,192 @@
+/** The keeper: a small process that starts the host as its child and starts it again when it is gone unasked. What no
+ *  process can do for itself: a stuck worker's thread ends with its process only, and a worker may kill that process.
+ *
+ *  The child's stdin is the life line: each byte on it is a wish to stop, as a signal is, and its end says that the keeper
+ *  is gone. So a stop reaches a host that is still starting, a signal that both of them get counts once, and no host
+ *  outlives its keeper. This file loads little, as the keeper runs beside the host all the time. */
+import { EXIT } from "../services/host/exit_code.ts";
+import { complain } from "./output.ts";
+
+/** The flag, unknown to users, that tells a host that its stdin is the life line. */
+export const LIFE_LINE_FLAG = "--life-line";
+
+/** Restarts within the window before the keeper gives up, and the window's length in milliseconds; as in `host.restart`. */
+const MAX_RESTARTS = 10;
+const WINDOW_MS = 60_000;
+/** Wait before the second restart within the window, in milliseconds. It doubles with each; the first does not wait. */
+const BACKOFF_MIN_MS = 100;
+const BACKOFF_MAX_MS = 10_000;
+/** How long a host that was told to end at once may take, in milliseconds; it takes a few unless its own thread is stuck. */
+const CUT_SHORT_MS = 2_000;
+
+/** How the child ended. */
+export interface HostEnd {
+  readonly code: number;
+  readonly signal: string | null;
+}
+
+/** The child. */
+export interface KeptHost {
+  readonly stdout: ReadableStream<Uint8Array>;
+  readonly ended: Promise<HostEnd>;
+  /** Wishes once more that it stops: the first time drains it, the second ends it at once. */
+  stop(): void;
+  kill(): void;
+}
+
+/** The world around the keeper. */
+export interface KeeperDeps {
+  /** Starts the host with these arguments. */
+  spawn(args: readonly string[]): KeptHost;
+  /** Calls `then` at each signal to stop. */
+  onStop(then: () => void): void;
+  /** Milliseconds of a clock that never jumps. */
+  now(): number;
+  /** Resolves after `ms`, or when `signal` is aborted. */
+  wait(ms: number, signal: AbortSignal): Promise<void>;
+  /** Writes to stdout. */
+  print(bytes: Uint8Array): void;
+  /** Says one line on stderr. */
+  complain(line: string): void;
+}
+
+/** Whether this process is to be the keeper: it was asked for `start` and may run processes, as the permission set `keep`
+ *  allows and `start` does not. */
+export function isKeeper(args: readonly string[]): boolean {
+  return args[0] === "start" && !args.includes(LIFE_LINE_FLAG) &&
+    Deno.permissions.querySync({ name: "run" }).state === "granted";
+}
+
+/** Keeps the host that `args` (`start` and what follows) describe running until it ends on purpose. Resolves to the exit
+ *  code: the host's own, or 14 if it died too often. */
+export async function keep(args: readonly string[], deps: KeeperDeps = systemDeps()): Promise<number> {
+  const restarts: number[] = [];
+  const stopping = new AbortController();
+  let host: KeptHost | undefined;
+  let wishes = 0;
+  let ready: ReadyLine | undefined;
+  deps.onStop(() => {
+    wishes++;
+    stopping.abort();
+    host?.stop();
+    if (wishes === 2) deps.wait(CUT_SHORT_MS, new AbortController().signal).then(() => host?.kill());
+  });
+
+  while (true) {
+    host = deps.spawn(childArgs(args, ready));
+    await relay(host.stdout, deps, (line) => {
+      const isFirst = ready === undefined;
+      ready ??= line;
+      return isFirst;
+    });
+    const end = await host.ended;
+    host = undefined;
+    if (wishes > 1 && end.signal !== null) return EXIT.cutShort;
+    if (wishes > 0 || (end.signal === null && end.code !== EXIT.restart)) return end.code;
+
+    const reason = end.signal === null ? "a worker is stuck" : `it was ended by ${end.signal}`;
+    const waitMs = backoff(restarts, deps.now());
+    if (waitMs === undefined) {
+      deps.complain(`given up after ${MAX_RESTARTS} restarts within ${WINDOW_MS} ms: ${reason}`);
+      return EXIT.gaveUp;
+    }
+    deps.complain(`restarting the product${waitMs > 0 ? ` in ${waitMs} ms` : ""}: ${reason}`);
+    if (waitMs > 0) await deps.wait(waitMs, stopping.signal);
+    if (wishes > 0) return EXIT.ok;
+  }
+}
+
+/** Notes a restart at `now` in `restarts` and returns how long it waits; undefined when there were too many. */
+function backoff(restarts: number[], now: number): number | undefined {
+  while (restarts.length > 0 && restarts[0]! <= now - WINDOW_MS) restarts.shift();
+  if (restarts.length >= MAX_RESTARTS) return undefined;
+  restarts.push(now);
+  const before = restarts.length - 1;
+  return before === 0 ? 0 : Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** (before - 1));
+}
+
+/** What the ready line tells the keeper. */
+interface ReadyLine {
+  readonly httpPort: string;
+}
+
+/** The line that `readyLine` in start.ts makes, as text or JSON. */
+function parseReadyLine(line: string): ReadyLine | undefined {
+  if (!line.startsWith("ready ") && !line.startsWith('{"ready":true,')) return undefined;
+  const httpPort = /\bhttp(?:=|":")http:\/\/[^\s"]*:(\d+)/.exec(line)?.[1];
+  return httpPort === undefined ? undefined : { httpPort };
+}
+
+/** A new host serves where the first one did, whatever free port that found. */
+function childArgs(args: readonly string[], ready: ReadyLine | undefined): string[] {
+  const [command, ...rest] = args;
+  const ports = ready === undefined ? [] : ["--set", `gateway.http.port=${ready.httpPort}`];
+  return [command!, LIFE_LINE_FLAG, ...rest, ...ports];
+}
+
+/** Passes the child's output on, line by line; a ready line only if `onReady` says so. */
+async function relay(
+  stdout: ReadableStream<Uint8Array>,
+  deps: Pick<KeeperDeps, "print">,
+  onReady: (line: ReadyLine) => boolean,
+): Promise<void> {
+  const decoder = new TextDecoder();
+  const encoder = new TextEncoder();
+  let text = "";
+  const pass = (line: string) => {
+    const ready = parseReadyLine(line);
+    if (ready === undefined || onReady(ready)) deps.print(encoder.encode(line));
+  };
+  for await (const chunk of stdout) {
+    const lines = (text + decoder.decode(chunk, { stream: true })).split(/(?<=\n)/);
+    text = lines.at(-1)?.endsWith("\n") ? "" : lines.pop() ?? "";
+    lines.forEach(pass);
+  }
+  if (text !== "") pass(text);
+}
+
+function systemDeps(): KeeperDeps {
+  return {
+    spawn: spawnHost,
+    onStop(then) {
+      Deno.addSignalListener("SIGINT", then);
+      if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", then);
+    },
+    now: () => performance.now(),
+    wait: (ms, signal) =>
+      new Promise((resolve) => {
+        const timer = setTimeout(resolve, ms);
+        signal.addEventListener("abort", () => {
+          clearTimeout(timer);
+          resolve();
+        });
+      }),
+    print(bytes) {
+      for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+    },
+    complain,
+  };
+}
+
+/** Runs the main module again, with the permissions of the host. Deno finds the deno.json that holds both sets where it
+ *  found it for this process: from the module's folder upwards. */
+function spawnHost(args: readonly string[]): KeptHost {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-q", "--no-prompt", "-P=start", Deno.mainModule, ...args],
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  const lifeLine = child.stdin.getWriter();
+  return {
+    stdout: child.stdout,
+    ended: child.status,
+    stop() {
+      lifeLine.write(new Uint8Array(1)).catch((error) => {
+        // It has ended, as wished.
+        if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+      });
+    },
+    kill: () => child.kill("SIGKILL"),
+  };
+}
