@@ -43,7 +43,7 @@ export interface KeeperDeps {
   /** Milliseconds of a clock that never jumps. */
   now(): number;
   /** Resolves after `ms`, or when `signal` is aborted. */
-  wait(ms: number, signal: AbortSignal): Promise<void>;
+  wait(ms: number, signal?: AbortSignal): Promise<void>;
   /** Writes to stdout. */
   print(bytes: Uint8Array): void;
   /** Says one line on stderr. */
@@ -53,9 +53,12 @@ export interface KeeperDeps {
 /** Whether this process is to be the keeper: it was asked for `start` and may run processes, as the permission set `keep`
  *  allows and `start` does not. */
 export function isKeeper(args: readonly string[]): boolean {
-  return args[0] === "start" && !args.includes(LIFE_LINE_FLAG) &&
+  return args[0] === "start" && !args.some((arg) => NOT_KEPT.includes(arg)) &&
     Deno.permissions.querySync({ name: "run" }).state === "granted";
 }
+
+/** A host that has a keeper needs no second one, and a help text none at all. */
+const NOT_KEPT: readonly string[] = [LIFE_LINE_FLAG, "--help", "-h"];
 
 /** Keeps the host that `args` (`start` and what follows) describe running until it ends on purpose. Resolves to the exit
  *  code: the host's own, or 14 if it died too often. */
@@ -69,7 +72,7 @@ export async function keep(args: readonly string[], deps: KeeperDeps = systemDep
     wishes++;
     stopping.abort();
     host?.stop();
-    if (wishes === 2) deps.wait(CUT_SHORT_MS, new AbortController().signal).then(() => host?.kill());
+    if (wishes === 2) deps.wait(CUT_SHORT_MS).then(() => host?.kill());
   });
 
   while (true) {
@@ -156,7 +159,7 @@ function systemDeps(): KeeperDeps {
     wait: (ms, signal) =>
       new Promise((resolve) => {
         const timer = setTimeout(resolve, ms);
-        signal.addEventListener("abort", () => {
+        signal?.addEventListener("abort", () => {
           clearTimeout(timer);
           resolve();
         });
@@ -178,6 +181,8 @@ function spawnHost(args: readonly string[]): KeptHost {
     stderr: "inherit",
   }).spawn();
   const lifeLine = child.stdin.getWriter();
+  let hasEnded = false;
+  child.status.finally(() => hasEnded = true);
   return {
     stdout: child.stdout,
     ended: child.status,
@@ -187,6 +192,8 @@ function spawnHost(args: readonly string[]): KeptHost {
         if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
       });
     },
-    kill: () => child.kill("SIGKILL"),
+    kill() {
+      if (!hasEnded) child.kill("SIGKILL");
+    },
   };
 }

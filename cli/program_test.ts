@@ -144,3 +144,8 @@ Deno.test("version, start --print-config and --help print to stdout and exit wit
   assertStringIncludes(help.stdout, "  kv.durability\n");
   assertEquals([version.code, config.code, help.code], [0, 0, 0]);
 });
+
+Deno.test("version is deno.json's", async () => {
+  const { version } = JSON.parse(await Deno.readTextFile(new URL("../deno.json", import.meta.url)));
+  assertEquals(JSON.parse((await runProduct(["version", "--json"])).stdout).version, version);
+});

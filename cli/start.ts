@@ -3,7 +3,7 @@ import { stringify } from "yaml";
 import { type Config, configSchema } from "../services/host/config.ts";
 import { ConfigError, documentKeys, withoutSecrets } from "../services/host/config_sources.ts";
 import { EXIT, HostError } from "../services/host/exit_code.ts";
-import { type Host, openHost } from "../services/host/host.ts";
+import { type Host, type HostOptions, openHost } from "../services/host/host.ts";
 import { type ConfigOptions, readConfig } from "./config_args.ts";
 import { complain, printLine } from "./output.ts";
 
@@ -11,10 +11,12 @@ import { complain, printLine } from "./output.ts";
 export interface StartOptions extends ConfigOptions {
   readonly printConfig?: boolean;
   readonly json?: boolean;
+  /** Whether stdin is the life line of a keeper. */
+  readonly lifeLine?: boolean;
 }
 
-/** Runs until a signal or a failure. Resolves to the exit code. */
-export async function start(options: StartOptions): Promise<number> {
+/** Runs until a signal or a failure. Resolves to the exit code. Tests put workers of their own into the host. */
+export async function start(options: StartOptions, hostOptions: HostOptions = {}): Promise<number> {
   try {
     const config = readConfig(options);
     if (options.printConfig) {
@@ -22,7 +24,7 @@ export async function start(options: StartOptions): Promise<number> {
       printLine(options.json ? JSON.stringify(shown) : stringify(shown).trimEnd());
       return EXIT.ok;
     }
-    return await runHost(config, options);
+    return await runHost(config, options, hostOptions);
   } catch (error) {
     if (error instanceof ConfigError) {
       complain(error.message);
@@ -36,9 +38,9 @@ export async function start(options: StartOptions): Promise<number> {
   }
 }
 
-async function runHost(config: Config, options: StartOptions): Promise<number> {
-  const host = openHost(config);
-  const stopped = stopOnSignals(host);
+async function runHost(config: Config, options: StartOptions, hostOptions: HostOptions): Promise<number> {
+  const host = openHost(config, hostOptions);
+  const stopped = stopOnDemand(host, options.lifeLine ?? false);
   if (await host.started === "ready") {
     printLine(readyLine(config, host.addresses(), performance.now(), options.json ?? false));
   }
@@ -51,20 +53,32 @@ async function runHost(config: Config, options: StartOptions): Promise<number> {
   return await stopped.clean ? EXIT.ok : EXIT.cutShort;
 }
 
-/** The first signal drains, the second ends at once. */
-function stopOnSignals(host: Host): { signalled: Promise<undefined>; clean: Promise<boolean> } {
+/** The first signal drains, the second ends at once. The keeper's wishes count beside the signals, not on top of them:
+ *  a terminal or a service manager sends its signal to both processes. */
+function stopOnDemand(
+  host: Host,
+  hasLifeLine: boolean,
+): { signalled: Promise<undefined>; clean: Promise<boolean> } {
   const signalled = Promise.withResolvers<undefined>();
   const clean = Promise.withResolvers<boolean>();
-  let signals = 0;
-  const onSignal = () => {
-    signals++;
-    if (signals > 1) return host.cutShort();
+  const onDemand = (times: number) => {
+    if (times > 1) host.cutShort();
     signalled.resolve(undefined);
     host.stop().then(clean.resolve, clean.reject);
   };
+  let signals = 0;
+  const onSignal = () => onDemand(++signals);
   Deno.addSignalListener("SIGINT", onSignal);
   if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", onSignal);
+  if (hasLifeLine) readLifeLine(onDemand).catch(clean.reject);
   return { signalled: signalled.promise, clean: clean.promise };
+}
+
+/** Each byte on stdin is a wish of the keeper; the end means that it is gone and nobody would end this process. */
+async function readLifeLine(onDemand: (times: number) => void): Promise<void> {
+  let wishes = 0;
+  for await (const bytes of Deno.stdin.readable) onDemand(wishes += bytes.length);
+  if (wishes === 0) onDemand(1);
 }
 
 /** The one line on stdout. `elapsedMs` counts from the start of the process. */
