@@ -1,7 +1,5 @@
 /** What this build is. */
-
-/** Version of the product, as in deno.json. */
-export const VERSION = "0.1.0";
+export { VERSION } from "../services/runtime/version.ts";
 
 /** The commit that an executable was built from; a tool that bundles the program puts it in place of the mark. */
 const BUILT_FROM = "@commit@";

@@ -5,7 +5,7 @@ import type { GatewayConfig } from "./config.ts";
 import { listenHttp } from "./edges/listener.ts";
 import { createGatewayModule } from "./mod.ts";
 import { systemTimer } from "./timer.ts";
-import { VERSION } from "./version.ts";
+import { VERSION } from "../runtime/version.ts";
 
 runWorker({
   name: "gateway",
