@@ -10,6 +10,7 @@ const BLOCK_BYTES = 64;
 const TAG_BYTES = 16;
 const LIMB = 2 ** 22;
 const LIMB_MASK = LIMB - 1;
+const TOP_MASK = 2 ** 20 - 1;
 const PER_LIMB = 1 / LIMB;
 
 // One packet is sealed or opened at a time, so all ciphers share these.
@@ -245,45 +246,59 @@ export class Poly1305 {
 
   /** Writes the tag, 16 bytes. */
   finish(tag: Uint8Array, at: number): void {
-    const limbs = [this.#h0, this.#h1, this.#h2, this.#h3, this.#h4, this.#h5];
+    let h0 = this.#h0, h1 = this.#h1, h2 = this.#h2, h3 = this.#h3, h4 = this.#h4, h5 = this.#h5;
     // Twice: the first pass may leave a carry in limb 1 and bits above 2^130 in limb 5.
     for (let pass = 0; pass < 2; pass++) {
-      for (let i = 0; i < 5; i++) {
-        const carry = Math.floor(limbs[i]! * PER_LIMB);
-        limbs[i]! -= carry * LIMB;
-        limbs[i + 1]! += carry;
-      }
-      const over = Math.floor(limbs[5]! / 2 ** 20);
-      limbs[5]! -= over * 2 ** 20;
-      limbs[0]! += 5 * over;
+      h2 += (h1 / LIMB) | 0;
+      h1 &= LIMB_MASK;
+      h3 += (h2 / LIMB) | 0;
+      h2 &= LIMB_MASK;
+      h4 += (h3 / LIMB) | 0;
+      h3 &= LIMB_MASK;
+      h5 += (h4 / LIMB) | 0;
+      h4 &= LIMB_MASK;
+      h0 += 5 * (h5 >>> 20);
+      h5 &= TOP_MASK;
+      h1 += h0 >>> 22;
+      h0 &= LIMB_MASK;
     }
     // h + 5 reaches 2^130 exactly if h >= p; then h − p = h + 5 − 2^130.
-    let carry = 5;
-    const less = limbs.map((limb, i) => {
-      const sum = limb + carry;
-      const base = i === 5 ? 2 ** 20 : LIMB;
-      carry = Math.floor(sum / base);
-      return sum - carry * base;
-    });
-    const mask = -carry;
-    for (let i = 0; i < 6; i++) limbs[i] = (limbs[i]! & ~mask) | (less[i]! & mask);
-    const [l0, l1, l2, l3, l4, l5] = limbs as [number, number, number, number, number, number];
-    const words = [
-      (l0 | (l1 << 22)) >>> 0,
-      ((l1 >>> 10) | (l2 << 12)) >>> 0,
-      ((l2 >>> 20) | (l3 << 2) | (l4 << 24)) >>> 0,
-      ((l4 >>> 8) | (l5 << 14)) >>> 0,
-    ];
-    let sum = 0;
-    for (let i = 0; i < 4; i++) {
-      sum = words[i]! + this.#pad[i]! + Math.floor(sum / 2 ** 32);
-      const word = sum >>> 0;
-      tag[at + 4 * i] = word;
-      tag[at + 4 * i + 1] = word >>> 8;
-      tag[at + 4 * i + 2] = word >>> 16;
-      tag[at + 4 * i + 3] = word >>> 24;
-    }
+    const g0 = h0 + 5;
+    const g1 = h1 + (g0 >>> 22);
+    const g2 = h2 + (g1 >>> 22);
+    const g3 = h3 + (g2 >>> 22);
+    const g4 = h4 + (g3 >>> 22);
+    const g5 = h5 + (g4 >>> 22);
+    const less = -(g5 >>> 20);
+    h0 = (h0 & ~less) | (g0 & LIMB_MASK & less);
+    h1 = (h1 & ~less) | (g1 & LIMB_MASK & less);
+    h2 = (h2 & ~less) | (g2 & LIMB_MASK & less);
+    h3 = (h3 & ~less) | (g3 & LIMB_MASK & less);
+    h4 = (h4 & ~less) | (g4 & LIMB_MASK & less);
+    h5 = (h5 & ~less) | (g5 & TOP_MASK & less);
+    const pad = this.#pad;
+    let sum = ((h0 | (h1 << 22)) >>> 0) + pad[0]!;
+    writeWord(tag, at, sum);
+    sum = (((h1 >>> 10) | (h2 << 12)) >>> 0) + pad[1]! + carryOf(sum);
+    writeWord(tag, at + 4, sum);
+    sum = (((h2 >>> 20) | (h3 << 2) | (h4 << 24)) >>> 0) + pad[2]! + carryOf(sum);
+    writeWord(tag, at + 8, sum);
+    sum = (((h4 >>> 8) | (h5 << 14)) >>> 0) + pad[3]! + carryOf(sum);
+    writeWord(tag, at + 12, sum);
   }
+}
+
+/** What of a sum of two words and a carry does not fit a word: 0 or 1. */
+function carryOf(sum: number): number {
+  return (sum / 2 ** 32) | 0;
+}
+
+function writeWord(bytes: Uint8Array, at: number, word: number): void {
+  const low = word >>> 0;
+  bytes[at] = low;
+  bytes[at + 1] = low >>> 8;
+  bytes[at + 2] = low >>> 16;
+  bytes[at + 3] = low >>> 24;
 }
 
 function readWord(bytes: Uint8Array, at: number): number {
