@@ -13,7 +13,8 @@ export const LIFE_LINE_FLAG = "--life-line";
 /** Restarts within the window before the keeper gives up, and the window's length in milliseconds; as in `host.restart`. */
 const MAX_RESTARTS = 10;
 const WINDOW_MS = 60_000;
-/** Wait before the second restart within the window, in milliseconds. It doubles with each; the first does not wait. */
+/** Least time from the first restart within the window to the second, in milliseconds. It doubles with each: a host that
+ *  ran for longer comes back at once, one that dies again and again does not keep the machine busy with starts. */
 const BACKOFF_MIN_MS = 100;
 const BACKOFF_MAX_MS = 10_000;
 /** How long a host that was told to end at once may take, in milliseconds; it takes a few unless its own thread is stuck. */
@@ -103,9 +104,11 @@ export async function keep(args: readonly string[], deps: KeeperDeps = systemDep
 function backoff(restarts: number[], now: number): number | undefined {
   while (restarts.length > 0 && restarts[0]! <= now - WINDOW_MS) restarts.shift();
   if (restarts.length >= MAX_RESTARTS) return undefined;
-  restarts.push(now);
-  const before = restarts.length - 1;
-  return before === 0 ? 0 : Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** (before - 1));
+  const last = restarts.at(-1);
+  const least = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** (restarts.length - 1));
+  const waitMs = last === undefined ? 0 : Math.ceil(Math.max(0, last + least - now));
+  restarts.push(now + waitMs);
+  return waitMs;
 }
 
 /** What the ready line tells the keeper. */

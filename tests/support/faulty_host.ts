@@ -1,6 +1,6 @@
-/** The real host in the test's own process, with workers that die, hang or try forbidden things on command. */
+/** The real host with workers that die, hang or try forbidden things on command. */
 import { type Config, loadConfig } from "../../services/host/config.ts";
-import { type Host, openHost } from "../../services/host/host.ts";
+import { type Host, type HostOptions, openHost } from "../../services/host/host.ts";
 import type { ServiceName, WorkerPermissions, WorkerPlan } from "../../services/host/plan.ts";
 import { optionsOf, superviseWorker } from "../../services/host/spawn.ts";
 import type { Fault, ProbeReport } from "./fault_listener.ts";
@@ -14,11 +14,10 @@ export interface FaultyHostOptions {
   readonly set?: Readonly<Record<string, string>>;
 }
 
-/** A running host and its workers. */
-export interface FaultyHost {
-  readonly host: Host;
-  /** Where HTTP is served. */
-  readonly url: string;
+/** What makes workers that obey a test. */
+export interface FaultyWorkers {
+  /** For `openHost`. */
+  readonly spawn: NonNullable<HostOptions["spawn"]>;
   /** The plan of each worker by name, as it was carried out. */
   readonly plans: ReadonlyMap<string, WorkerPlan>;
   /** Makes a worker do harm. */
@@ -31,6 +30,13 @@ export interface FaultyHost {
   ): Promise<ProbeReport["attempts"]>;
 }
 
+/** A running host and its workers. */
+export interface FaultyHost extends FaultyWorkers {
+  readonly host: Host;
+  /** Where HTTP is served. */
+  readonly url: string;
+}
+
 const ENTRIES: Readonly<Record<ServiceName, URL>> = {
   kv: new URL("./faulty_kv_worker.ts", import.meta.url),
   gateway: new URL("./faulty_gateway_worker.ts", import.meta.url),
@@ -39,12 +45,20 @@ const ENTRIES: Readonly<Record<ServiceName, URL>> = {
 /** Starts the product's host in this process; the caller stops `host`.
  *  @throws {HostError} when it cannot start. */
 export async function startFaultyHost(options: FaultyHostOptions): Promise<FaultyHost> {
+  const workers = createFaultyWorkers(options.permissions);
+  const host = openHost(configFor(options), { spawn: workers.spawn });
+  await host.started;
+  return { ...workers, host, url: host.addresses().http ?? "" };
+}
+
+/** Workers under the test's orders; `permissions` changes the planned ones of each. */
+export function createFaultyWorkers(permissions?: FaultyHostOptions["permissions"]): FaultyWorkers {
   const workers = new Map<string, Worker>();
   const plans = new Map<string, WorkerPlan>();
   const probes = new Map<string, (attempts: ProbeReport["attempts"]) => void>();
-  const host = openHost(configFor(options), {
+  return {
     spawn(planned, events) {
-      const plan = { ...planned, permissions: options.permissions?.(planned) ?? planned.permissions };
+      const plan = { ...planned, permissions: permissions?.(planned) ?? planned.permissions };
       const worker = new Worker(ENTRIES[plan.service], optionsOf(plan));
       workers.set(plan.name, worker);
       plans.set(plan.name, plan);
@@ -57,11 +71,6 @@ export async function startFaultyHost(options: FaultyHostOptions): Promise<Fault
         },
       });
     },
-  });
-  await host.started;
-  return {
-    host,
-    url: host.addresses().http ?? "",
     plans,
     order: (worker, fault) => workers.get(worker)?.postMessage(fault),
     probe(worker, paths, addresses) {

@@ -12,6 +12,10 @@ export interface ProductOptions {
   readonly data?: string;
   /** An executable made by deploy/compile.ts; the source tree when left out. */
   readonly executable?: string;
+  /** The module that runs in place of main.ts. */
+  readonly main?: string;
+  /** Whether a keeper runs the host; otherwise the host runs alone. Of no meaning for an executable. */
+  readonly keeper?: boolean;
   /** Further arguments of `start`, such as `--set key=value`; they win over the defaults made here. */
   readonly args?: readonly string[];
   /** Variables set besides those of the test's own environment, which reaches the product without `AETHERFLOW_*`. */
@@ -28,7 +32,12 @@ export interface Product extends AsyncDisposable {
   readonly addresses: Readonly<Record<string, string>>;
   /** The data folder. */
   readonly data: string;
+  /** The process that was started: the keeper if there is one. */
   readonly pid: number;
+  /** The process that has the data folder. */
+  hostPid(): Promise<number>;
+  /** Everything written to stdout so far. */
+  stdout(): string;
   /** Everything written to stderr so far. */
   stderr(): string;
   /** Sends a signal; nothing happens if the process has ended. */
@@ -93,6 +102,8 @@ export async function startProduct(options: ProductOptions = {}): Promise<Produc
     addresses,
     data,
     pid: child.pid,
+    hostPid: async () => Number(await Deno.readTextFile(`${data}/host.lock`)),
+    stdout: stdout.text,
     stderr: stderr.text,
     kill,
     exited,
@@ -135,7 +146,9 @@ function command(
   options: ProductOptions,
 ): Deno.Command {
   const inherited = Object.entries(Deno.env.toObject()).filter(([name]) => !name.startsWith("AETHERFLOW_"));
-  const source = ["run", "-q", "--config", projectFile("deno.json"), "-P=start", projectFile("main.ts")];
+  const permissions = options.keeper ? "-P=keep" : "-P=start";
+  const main = options.main ?? projectFile("main.ts");
+  const source = ["run", "-q", "--config", projectFile("deno.json"), permissions, main];
   return new Deno.Command(executable ?? Deno.execPath(), {
     args: executable === undefined ? [...source, ...args] : [...args],
     clearEnv: true,
