@@ -40,6 +40,9 @@ export const QUIET_LINK: LinkProfile = {
   queueBytes: 100_000,
 };
 
+/** Silence after which a burst of loss has passed. */
+const BURST_SILENCE_MS = 500;
+
 /** Why a link did not deliver. */
 export type LinkDrop = "partition" | "mtu" | "queue" | "loss" | "burst";
 
@@ -55,6 +58,7 @@ export class Link {
   #inBurst = false;
   #busyUntilMs = 0;
   #lastArrivalMs = 0;
+  #lastSentMs = 0;
 
   constructor(public profile: LinkProfile, random: SimRandom) {
     this.#random = random;
@@ -88,6 +92,9 @@ export class Link {
       return "queue";
     }
     if (profile.burst) {
+      // A burst is over when the path was silent for a while, or a sender that backs off would stay in it for minutes.
+      if (nowMs - this.#lastSentMs > BURST_SILENCE_MS) this.#inBurst = false;
+      this.#lastSentMs = nowMs;
       this.#inBurst = this.#inBurst
         ? !this.#random.chance(profile.burst.leave)
         : this.#random.chance(profile.burst.enter);

@@ -94,6 +94,9 @@ export const PERSISTENT_CONGESTION_THRESHOLD = 3;
 export const INITIAL_RTT_MS = 100;
 /** Probe backoff stops doubling here: 2^6 probe timeouts, seconds on any path. */
 export const MAX_PROBE_BACKOFF = 6;
+/** Nor does a backed-off probe wait longer: some ten tries within IDLE_TIMEOUT_MS, so that a connection outlives a burst of
+ *  loss. A path whose probe timeout is longer keeps that. */
+export const MAX_PROBE_INTERVAL_MS = 3_000;
 /** Packets between the oldest outstanding and the newest. SPEC §6.6. */
 export const MAX_SENT_PACKETS = 16_384;
 

@@ -20,6 +20,7 @@ import {
   MAX_DATAGRAM_QUEUE_BYTES,
   MAX_DATAGRAMS_QUEUED,
   MAX_PROBE_BACKOFF,
+  MAX_PROBE_INTERVAL_MS,
   MAX_REASSEMBLY_PIECES,
   MAX_SACK_BLOCKS,
   PACKET_THRESHOLD,
@@ -911,7 +912,9 @@ export class Connection {
 
   #probeAt(): number {
     if (this.#sent.outstanding === 0) return Infinity;
-    return this.#lastElicitingAt + this.#probeTimeout() * 2 ** Math.min(this.#probeCount, MAX_PROBE_BACKOFF);
+    const first = this.#probeTimeout();
+    const backedOff = first * 2 ** Math.min(this.#probeCount, MAX_PROBE_BACKOFF);
+    return this.#lastElicitingAt + Math.max(first, Math.min(backedOff, MAX_PROBE_INTERVAL_MS));
   }
 
   #keepAliveAt(): number {
