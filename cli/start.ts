@@ -111,6 +111,11 @@ When everything serves, one line on stdout says so; all else goes to stderr:
 
 SIGTERM or SIGINT finishes what is under way and ends; a second one ends at once.
 
+Started with the permission set keep (deno run -P=keep main.ts start), a small keeper process runs the product as its
+child and starts it again, on the same port, when it is killed or ends with ${EXIT.restart}; after too many restarts within a
+minute it ends with ${EXIT.gaveUp}. With the permission set start the product runs alone, for a service manager that restarts
+it itself.
+
 Exit codes:
   ${EXIT.ok}   stopped by a signal, everything finished
   ${EXIT.error}   something else went wrong

@@ -115,6 +115,9 @@ fi
 # The runtime keeps its compiled code here, asks nobody for updates and looks for no package.json around.
 DENO_DIR=$dir/.deno DENO_NO_UPDATE_CHECK=1 DENO_NO_PACKAGE_JSON=1
 export DENO_DIR DENO_NO_UPDATE_CHECK DENO_NO_PACKAGE_JSON
-exec "$dir/deno" run -q --config "$dir/deno.json" -P=start --no-prompt --no-lock --no-remote --no-npm --cached-only \
+# `start` runs under the keeper, which finds deno.json above the program; all other commands may run no processes.
+permissions=start
+[ "${1:-}" != start ] || permissions=keep
+exec "$dir/deno" run -q --config "$dir/deno.json" "-P=$permissions" --no-prompt --no-lock --no-remote --no-npm --cached-only \
   "$dir/@MAIN@" "$@"
 exit 1

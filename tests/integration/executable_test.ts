@@ -38,6 +38,19 @@ Deno.test("the executable serves, and a key written before SIGKILL is there afte
   assertEquals(await product.stop(), 0, product.stderr());
 });
 
+Deno.test("the executable comes back when its host is killed, where it has a keeper", async () => {
+  await using product = await start({ args: ["--set", "log.level=off"] });
+  const host = await product.hostPid();
+  assertEquals(host !== product.pid, kind === "self-extracting", kind);
+  if (host === product.pid) return;
+  Deno.kill(host, "SIGKILL");
+  while ([0, host].includes(await product.hostPid())) {
+    assertEquals(await Promise.race([product.exited, pause(5)]), undefined, product.stderr());
+  }
+  // The new host is still starting: the wish to stop waits for it on the life line.
+  assertEquals(await product.stop(), 0, product.stderr());
+});
+
 Deno.test("the executable has every page of the gateway", async () => {
   await using product = await start({});
   for (const path of ["/", "/livez", "/readyz", "/health", "/version", "/metrics", "/openapi.json"]) {
@@ -80,6 +93,10 @@ Deno.test("the executable names its version, commit and runtime", async () => {
   assertMatch(commit, /^([0-9a-f]{40}(-dirty)?|unknown)$/);
   assertMatch(runtime, /^deno \d+\.\d+\.\d+/);
 });
+
+function pause(ms: number): Promise<undefined> {
+  return new Promise((resolve) => setTimeout(() => resolve(undefined), ms));
+}
 
 function start(options: ProductOptions): Promise<Product> {
   return startProduct({ ...options, ...isolation() });
