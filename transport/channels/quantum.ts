@@ -36,10 +36,13 @@ export interface QuantumNodeOptions {
 export interface QuantumNodeStats extends Readonly<SocketCounters> {
   /** Channels open now. */
   readonly channels: number;
-  /** Handshakes of ours under way now, and of peers. */
+  /** Handshakes of ours under way now. */
   readonly connecting: number;
+  /** Handshakes of peers that we answered and that have not come back. */
   readonly halfOpen: number;
+  /** Stateless resets: peers that spoke of connections which this node does not know. */
   readonly resetsSent: number;
+  /** Handshakes answered with a retry instead of state. */
   readonly retriesSent: number;
   /** Datagrams that arrived and were dropped, by reason. */
   readonly dropped: EndpointStats["dropped"];
@@ -49,9 +52,10 @@ export interface QuantumNodeStats extends Readonly<SocketCounters> {
 export interface QuantumNode {
   /** The address really bound. */
   readonly address: Address;
-  /** Opens a channel. @throws {ChannelError} `closed` when the peer does not answer, does not share our secret, or the
-   *  node closes; @throws the signal's reason when it is aborted. */
+  /** Opens a channel. @throws {ChannelError} `closed` when the peer does not answer, does not share our secret or refuses,
+   *  when the node closes or is full; @throws the signal's reason when it is aborted. */
   connect(to: Address, signal?: AbortSignal): Promise<Channel>;
+  /** Figures for metrics. */
   stats(): QuantumNodeStats;
   /** Closes every channel, tells the peers, releases the socket. Idempotent. Default code 0. */
   close(code?: number, reason?: string): Promise<void>;
@@ -114,7 +118,12 @@ class Node implements QuantumNode {
     if (this.#closing) {
       return Promise.reject(new ChannelError("closed", "Cannot connect: the node is closed"));
     }
-    const handle = this.#endpoint.connect(to, this.#driver.now());
+    let handle: ConnectionHandle;
+    try {
+      handle = this.#endpoint.connect(to, this.#driver.now());
+    } catch (cause) {
+      return Promise.reject(new ChannelError("closed", "Cannot connect: too many connections", { cause }));
+    }
     this.#driver.requestFlush();
     const { promise, resolve, reject } = Promise.withResolvers<Channel>();
     const onAbort = () => {
