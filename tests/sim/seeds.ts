@@ -4,7 +4,7 @@ export interface SimTestOptions {
   readonly seeds?: number;
 }
 
-/** Seeds of each test in a soak: some thousand runs in all, about an hour on one core. */
+/** Seeds of each test in a soak: ten thousand runs in all, some twenty minutes of one core. */
 const SOAK_SEEDS = 300;
 
 /** Registers a test that runs `body` once for each seed and, when one fails, says how to replay it.
