@@ -252,13 +252,13 @@ Deno.test("Supervisor asks for a new process when a stuck thread keeps its ports
   immortal.add("kv");
   await pass(1_000);
   assertEquals(story, ["end kv", "spawn kv"]);
-  await pass(100);
+  await pass(200);
   const failure = await supervisor.failed;
   assertEquals([failure.exitCode, failure.message], [
     75,
     "worker kv is stuck and its thread cannot be ended; the process must be restarted",
   ]);
-  assertEquals(waits, [100]);
+  assertEquals(waits, [200]);
   assertEquals(supervisor.report().map(({ state, reason }) => [state, reason]), [
     ["failed", "stuck, and its thread cannot be ended"],
     ["ready", ""],
@@ -277,7 +277,7 @@ Deno.test("Supervisor asks for a new process when a worker that was ready is stu
   last("kv").ready();
   silent.add("kv");
   immortal.add("kv");
-  await pass(1_100);
+  await pass(1_200);
   assertEquals((await refused).exitCode, 75);
 });
 

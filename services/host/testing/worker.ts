@@ -5,9 +5,9 @@ import { runWorker } from "../../runtime/run_worker.ts";
 /** What the test asks for. */
 export type Misdeed = "crash" | "stall" | "fail" | "sicken";
 
-/** How long a stall lasts, in milliseconds: longer than the test's heartbeat timeout, and short enough for the thread to end
- *  while the host waits for its ports. */
-const STALL_MS = 900;
+/** How long a stall lasts, in milliseconds: longer than the test's heartbeat timeout of 700, and short enough for the thread
+ *  to end while the host waits for its ports. */
+const STALL_MS = 740;
 
 let fail: ((error: unknown) => never) | undefined;
 let isSick = false;
