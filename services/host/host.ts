@@ -68,7 +68,8 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
   );
   const secret = systemRandom.fill(new Uint8Array(SECRET_BYTES));
   const rpc = createRpcServer({
-    onError: (method, error) => log.error("call failed", { method, error }),
+    onError: (method, error, header) =>
+      log.error("call failed", { method, error, requestId: header.get("x-request-id") ?? undefined }),
   });
   const node = openQuantumNode({
     listen: plan.host.listen,

@@ -44,7 +44,8 @@ async function boot(
   const log = createLogger(message.name, message.log);
   const metrics = createMetrics(message.name);
   const rpc = createRpcServer({
-    onError: (method, error) => log.error("call failed", { method, error }),
+    onError: (method, error, header) =>
+      log.error("call failed", { method, error, requestId: header.get("x-request-id") ?? undefined }),
   });
   const node = openQuantumNode({
     listen: message.listen,

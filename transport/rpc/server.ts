@@ -32,8 +32,9 @@ export interface RpcServerOptions {
   readonly maxConcurrentCalls?: number;
   /** Largest message sent or taken. Default 4 MiB. */
   readonly maxMessageBytes?: number;
-  /** Told of every error that a handler did not mean for its caller; the caller gets `internal` without its text. */
-  readonly onError?: (method: string, error: unknown) => void;
+  /** Told of every error that a handler did not mean for its caller; the caller gets `internal` without its text.
+   *  `requestHeader` is the call's, with its request id and trace context. */
+  readonly onError?: (method: string, error: unknown, requestHeader: Headers) => void;
   readonly observer?: RpcObserver;
   /** Time and timers. Default: the platform's. */
   readonly clock?: RpcClock;
@@ -92,7 +93,7 @@ class RpcServerImpl implements RpcServer {
   readonly maxConcurrentCalls: number;
   readonly observer: RpcObserver | undefined;
   draining = false;
-  readonly #onError: ((method: string, error: unknown) => void) | undefined;
+  readonly #onError: RpcServerOptions["onError"];
   readonly #running = new Set<ServerCall>();
   #drained: { promise: Promise<void>; resolve: () => void } | undefined;
   #accepted = 0;
@@ -175,8 +176,8 @@ class RpcServerImpl implements RpcServer {
   }
 
   /** Tells the log of an error the caller must not see. */
-  report(method: Method | undefined, error: unknown): void {
-    this.#onError?.(method?.path ?? "", error);
+  report(call: ServerCall, error: unknown): void {
+    this.#onError?.(call.method?.path ?? "", error, call.context?.requestHeader ?? new Headers());
   }
 }
 
@@ -271,7 +272,7 @@ class ServerCall
     } catch (cause) {
       // A detail that cannot be encoded must not hide the code.
       writer.truncate(0);
-      this.server.report(this.method, cause);
+      this.server.report(this, cause);
       writeErrorEnd(writer, new ConnectError(error.rawMessage, error.code), undefined);
       end = writer.take();
     }
@@ -421,7 +422,7 @@ class ServerCall
     // The call has ended by itself (deadline, cancellation): what the handler says now is its echo.
     if (this.ended) return;
     if (error instanceof ConnectError) return this.fail(error);
-    this.server.report(this.method, error);
+    this.server.report(this, error);
     this.refuse(Code.Internal, "internal error");
   }
 

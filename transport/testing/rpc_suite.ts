@@ -76,7 +76,7 @@ export function rpcSuite(name: string, openPair: () => Promise<RpcPair>): void {
   });
 
   test("hides what a handler throws unless it is a ConnectError, and reports it", async (open) => {
-    const reported: [string, unknown][] = [];
+    const reported: unknown[][] = [];
     const secret = new Error("password is 1234");
     const { client } = open({
       impl: {
@@ -85,14 +85,23 @@ export function rpcSuite(name: string, openPair: () => Promise<RpcPair>): void {
         },
         upload: () => Promise.reject(secret),
       },
-      server: { onError: (method, error) => reported.push([method, error]) },
+      server: {
+        onError: (method, error, header) => reported.push([method, error, header.get("x-request-id")]),
+      },
     });
-    for (const error of [await failure(client.unary({})), await failure(client.upload(from([])))]) {
+    const options = { headers: { "x-request-id": "r1" } };
+    for (
+      const error of [
+        await failure(client.unary({}, options)),
+        await failure(client.upload(from([]), options)),
+      ]
+    ) {
       assertEquals([error.code, error.rawMessage], [Code.Internal, "internal error"]);
     }
-    assertEquals(reported, [["/aetherflow.test.v1.TestService/Unary", secret], [
+    assertEquals(reported, [["/aetherflow.test.v1.TestService/Unary", secret, "r1"], [
       "/aetherflow.test.v1.TestService/Upload",
       secret,
+      "r1",
     ]]);
   });
 
