@@ -87,6 +87,28 @@ Deno.test("etcd's JSON paths put and range the same keys", async () => {
   assertEquals((await request(`${product.url}/api/v1/kv/greeting`)).text, "hello");
 });
 
+Deno.test("several gateway workers serve one port, each with its own figures", {
+  ignore: Deno.build.os !== "linux",
+}, async () => {
+  await using product = await startProduct({ args: ["--set", "gateway.workers=2"] });
+  // Each request takes a connection of its own, which the kernel gives to either worker.
+  const answers = await Promise.all(
+    Array.from({ length: 32 }, (_, i) =>
+      request(`${product.url}/api/v1/kv/shared/${i}`, {
+        method: "PUT",
+        body: String(i),
+        headers: { connection: "close" },
+      })),
+  );
+  assertEquals(answers.map(({ status }) => status), answers.map(() => 200));
+  const readiness = JSON.parse((await request(`${product.url}/readyz?verbose`)).text);
+  const names = readiness.workers.map(({ name }: { name: string }) => name);
+  assertEquals(names.sort(), ["gateway-1", "gateway-2", "kv"]);
+  const metrics = (await request(`${product.url}/metrics`)).text;
+  for (const name of names) assertMatch(metrics, new RegExp(`\\{[^}]*worker="${name}"`));
+  assertEquals(await product.stop(), 0);
+});
+
 Deno.test("health, readiness, figures and the API's description speak of every worker", async () => {
   await using product = await startProduct();
   assertEquals((await request(`${product.url}/livez`)).status, 200);
