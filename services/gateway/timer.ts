@@ -17,11 +17,24 @@ export function pause(timer: Timer, delayMs: number, signal?: AbortSignal): Prom
   });
 }
 
+/** One wait of a TimeoutQueue, linked to its neighbours while it is in. */
+interface Wait {
+  readonly dueAtMs: number;
+  readonly onTimeout: () => void;
+  before: Wait | undefined;
+  after: Wait | undefined;
+  isIn: boolean;
+}
+
 /** Timeouts of one length for many short waits, on one timer: arming a timer for each wait would cost more than the
- *  wait. Entries expire in the order they came; a timeout is late by no more than the time between two entries' ends. */
+ *  wait. Entries expire in the order they came; a timeout is late by no more than the time between two entries' ends.
+ *
+ *  A linked list whose entries let go of their neighbours when they leave. A `Set` would keep everything that passed
+ *  through it alive until a full garbage collection, see transport/quantum/core/id_map.ts. */
 export class TimeoutQueue {
   // As many as requests that wait at once, which gateway.limits.concurrentRequests bounds.
-  readonly #entries = new Set<{ readonly dueAtMs: number; readonly onTimeout: () => void }>();
+  #first: Wait | undefined;
+  #last: Wait | undefined;
   #cancelTimer: (() => void) | undefined;
 
   constructor(
@@ -32,28 +45,46 @@ export class TimeoutQueue {
 
   /** Calls `onTimeout` after `timeoutMs`, unless the returned function was called before. */
   add(onTimeout: () => void): () => void {
-    const entry = { dueAtMs: this.clock.now() + this.timeoutMs, onTimeout };
-    this.#entries.add(entry);
+    const wait: Wait = {
+      dueAtMs: this.clock.now() + this.timeoutMs,
+      onTimeout,
+      before: this.#last,
+      after: undefined,
+      isIn: true,
+    };
+    if (this.#last === undefined) this.#first = wait;
+    else this.#last.after = wait;
+    this.#last = wait;
     if (this.#cancelTimer === undefined) this.#arm(this.timeoutMs);
-    return () => this.#entries.delete(entry);
+    return () => this.#remove(wait);
   }
 
   /** Lets go of the timer; entries that are left never time out. */
   close(): void {
-    this.#entries.clear();
+    this.#first = this.#last = undefined;
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
+  }
+
+  #remove(wait: Wait): void {
+    if (!wait.isIn) return;
+    wait.isIn = false;
+    if (this.#first === wait) this.#first = wait.after;
+    else if (wait.before !== undefined) wait.before.after = wait.after;
+    if (this.#last === wait) this.#last = wait.before;
+    else if (wait.after !== undefined) wait.after.before = wait.before;
+    wait.before = wait.after = undefined;
   }
 
   #arm(delayMs: number): void {
     this.#cancelTimer = this.timer.after(delayMs, () => {
       this.#cancelTimer = undefined;
       const now = this.clock.now();
-      for (const entry of this.#entries) {
+      for (let wait = this.#first; wait !== undefined; wait = this.#first) {
         // Timers have whole milliseconds.
-        if (entry.dueAtMs > now + 1) return this.#arm(entry.dueAtMs - now);
-        this.#entries.delete(entry);
-        entry.onTimeout();
+        if (wait.dueAtMs > now + 1) return this.#arm(wait.dueAtMs - now);
+        this.#remove(wait);
+        wait.onTimeout();
       }
     });
   }

@@ -1,4 +1,5 @@
 import { createQuantumEndpoint } from "../quantum/core/endpoint.ts";
+import { IdMap } from "../quantum/core/id_map.ts";
 import { QuantumDriver } from "../quantum/driver/driver.ts";
 import type { SocketCounters } from "../quantum/driver/socket.ts";
 import type {
@@ -260,7 +261,7 @@ class QuantumChannel implements Channel {
   readonly closed: Promise<ChannelClose>;
   #node: Node;
   #handle: ConnectionHandle;
-  #streams = new Map<number, QuantumStream>();
+  #streams = new IdMap<QuantumStream>();
   #accept: ((stream: ChannelStream) => StreamHandler) | undefined;
   #unaccepted: StreamEvent[] = [];
   #resolveClosed: (close: ChannelClose) => void;
@@ -334,7 +335,7 @@ class QuantumChannel implements Channel {
   end(close: ChannelClose): void {
     if (!this.#open) return;
     this.#open = false;
-    const streams = [...this.#streams.values()];
+    const streams = this.#streams.values();
     this.#streams.clear();
     this.#unaccepted = [];
     for (const stream of streams) {

@@ -16,6 +16,7 @@ import {
   type ServiceImpl,
 } from "@connectrpc/connect";
 import type { Channel, ChannelStream, StreamHandler } from "../channels/channel.ts";
+import { Bag, type Bagged } from "./bag.ts";
 import { readCall } from "./call_header.ts";
 import { MessageEncoder } from "./codec.ts";
 import { DeadlineQueue, type RpcClock, systemRpcClock, type Timed } from "./deadline.ts";
@@ -94,7 +95,7 @@ class RpcServerImpl implements RpcServer {
   readonly observer: RpcObserver | undefined;
   draining = false;
   readonly #onError: RpcServerOptions["onError"];
-  readonly #running = new Set<ServerCall>();
+  readonly #running = new Bag<ServerCall>();
   #drained: { promise: Promise<void>; resolve: () => void } | undefined;
   #accepted = 0;
   #refused = 0;
@@ -136,7 +137,7 @@ class RpcServerImpl implements RpcServer {
   }
 
   abort(reason: string): void {
-    for (const call of [...this.#running]) call.refuse(Code.Unavailable, reason);
+    for (const call of this.#running.snapshot()) call.refuse(Code.Unavailable, reason);
   }
 
   stats(): RpcServerStats {
@@ -182,9 +183,15 @@ class RpcServerImpl implements RpcServer {
 }
 
 class ServerCall
-  implements StreamHandler, Timed, InboundOwner<Message>, OutboundTarget<MessageInitShape<DescMessage>> {
+  implements
+    StreamHandler,
+    Timed,
+    Bagged,
+    InboundOwner<Message>,
+    OutboundTarget<MessageInitShape<DescMessage>> {
   dueAt = Infinity;
   heapIndex = -1;
+  bagIndex = -1;
   ended = false;
   abortReason: ConnectError | undefined;
   context: CallContext | undefined;

@@ -59,6 +59,7 @@ import { type CongestionController, Cubic } from "./congestion.ts";
 import type { PacketCipher } from "./keys.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { Pacer } from "./pacer.ts";
+import { IdMap } from "./id_map.ts";
 import { PathMtu, truesizeBytes } from "./path_mtu.ts";
 import { Fifo } from "./queue.ts";
 import { ReceivedPackets } from "./received.ts";
@@ -165,7 +166,7 @@ export class Connection {
   #pingWaits = false;
 
   // Streams and flow control. SPEC §5.
-  readonly #streams = new Map<number, Stream>();
+  readonly #streams = new IdMap<Stream>();
   readonly #ready = new Fifo<Stream>();
   readonly #resend = new Fifo<Stream>();
   readonly #control = new Fifo<Stream>();
