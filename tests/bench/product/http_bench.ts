@@ -78,7 +78,10 @@ async function wrk(url: string, method: "GET" | "PUT", seconds: number): Promise
       `wrk.method = "${method}"\n${method === "PUT" ? `wrk.body = "${VALUE}"\n` : ""}`,
     );
     const args = ["-t1", `-c${CONNECTIONS}`, `-d${seconds}s`, "--latency", "-s", script, url];
-    const { code, stdout, stderr } = await new Deno.Command("wrk", { args }).output();
+    const { code, stdout, stderr } = await new Deno.Command("wrk", { args }).output().catch((error) => {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      throw new Error("wrk is not installed; Debian's package is wrk", { cause: error });
+    });
     const text = new TextDecoder().decode(stdout);
     if (code !== 0) throw new Error(`wrk failed: ${new TextDecoder().decode(stderr)}`);
     if (/Non-2xx/.test(text)) throw new Error(`wrk saw errors:\n${text}`);
