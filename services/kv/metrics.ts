@@ -1,5 +1,5 @@
 /** The store's figures for the worker's registry. */
-import { Counter, Gauge, type Registry } from "prom-client";
+import { registerFigures, type Registry } from "../runtime/metrics.ts";
 import type { KvFigures } from "./service.ts";
 import type { StoreStats } from "./store.ts";
 
@@ -48,27 +48,5 @@ export function registerKvMetrics(
     const stats = sources.stats();
     return { ...sources.figures(), ...stats, syncSeconds: stats.syncMs / 1_000 };
   };
-  for (const [field, [name, help]] of Object.entries(GAUGES)) {
-    new Gauge({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        this.set(read()[field as keyof typeof GAUGES]);
-      },
-    });
-  }
-  for (const [field, [name, help]] of Object.entries(COUNTERS)) {
-    let last = 0;
-    new Counter({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        const total = read()[field as keyof typeof COUNTERS];
-        this.inc(total - last);
-        last = total;
-      },
-    });
-  }
+  registerFigures(registry, { counters: COUNTERS, gauges: GAUGES }, read);
 }

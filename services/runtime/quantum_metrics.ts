@@ -1,5 +1,7 @@
-import { Counter, Gauge, type Registry } from "prom-client";
 import type { QuantumNode, QuantumNodeStats } from "../../transport/channels/quantum.ts";
+import { registerFigures, type Registry } from "./metrics.ts";
+
+type Figures = Omit<QuantumNodeStats, "dropped">;
 
 /** Counted since the node was opened. */
 const COUNTERS = {
@@ -19,27 +21,5 @@ const GAUGES = {
 
 /** Adds a Quantum node's figures to a registry; they are read when the registry is. */
 export function registerQuantumMetrics(registry: Registry, node: Pick<QuantumNode, "stats">): void {
-  for (const [field, [name, help]] of Object.entries(COUNTERS)) {
-    let last = 0;
-    new Counter({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        const total = node.stats()[field as keyof QuantumNodeStats] as number;
-        this.inc(total - last);
-        last = total;
-      },
-    });
-  }
-  for (const [field, [name, help]] of Object.entries(GAUGES)) {
-    new Gauge({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        this.set(node.stats()[field as keyof QuantumNodeStats] as number);
-      },
-    });
-  }
+  registerFigures<Figures>(registry, { counters: COUNTERS, gauges: GAUGES }, () => node.stats());
 }

@@ -35,29 +35,14 @@ export function assertStrictEquals<T>(actual: unknown, expected: T, msg?: string
   nodeAssert.strictEqual(actual, expected, msg);
 }
 
-/** Fails if `actual` is null or undefined. */
-export function assertExists<T>(actual: T, msg?: string): asserts actual is NonNullable<T> {
-  nodeAssert.ok(actual !== null && actual !== undefined, msg ?? `expected a value, got ${actual}`);
-}
-
 /** Fails unless `actual > expected`. */
 export function assertGreater<T>(actual: T, expected: T, msg?: string): void {
   nodeAssert.ok(actual > expected, msg ?? `expected ${actual} > ${expected}`);
 }
 
-/** Fails unless `actual >= expected`. */
-export function assertGreaterOrEqual<T>(actual: T, expected: T, msg?: string): void {
-  nodeAssert.ok(actual >= expected, msg ?? `expected ${actual} >= ${expected}`);
-}
-
 /** Fails unless `actual < expected`. */
 export function assertLess<T>(actual: T, expected: T, msg?: string): void {
   nodeAssert.ok(actual < expected, msg ?? `expected ${actual} < ${expected}`);
-}
-
-/** Fails unless `actual <= expected`. */
-export function assertLessOrEqual<T>(actual: T, expected: T, msg?: string): void {
-  nodeAssert.ok(actual <= expected, msg ?? `expected ${actual} <= ${expected}`);
 }
 
 /** Fails unless `actual` contains `expected`. */
