@@ -2,7 +2,9 @@
 import type { Transport } from "@connectrpc/connect";
 import type { Registry } from "prom-client";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
-import { KV, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
+import { Auth, Cluster, KV, Lease, Maintenance, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
+import { Election } from "$proto/v3electionpb/v3election_pb.ts";
+import { Lock } from "$proto/v3lockpb/v3lock_pb.ts";
 import { createCalls } from "./calls.ts";
 import type { GatewayConfig } from "./config.ts";
 import { createHttpEdge, type EdgeLog, type HttpHandler } from "./edges/http.ts";
@@ -23,6 +25,12 @@ export const EXPOSED: readonly Exposure[] = [
   { service: KeyValueService, peer: "kv", dialect: "aetherflow" },
   { service: KV, peer: "kv", dialect: "etcd" },
   { service: Watch, peer: "kv", dialect: "etcd" },
+  { service: Lease, peer: "kv", dialect: "etcd" },
+  { service: Cluster, peer: "kv", dialect: "etcd" },
+  { service: Maintenance, peer: "kv", dialect: "etcd" },
+  { service: Auth, peer: "kv", dialect: "etcd" },
+  { service: Lock, peer: "kv", dialect: "etcd" },
+  { service: Election, peer: "kv", dialect: "etcd" },
 ];
 
 /** What the gateway is made of. */

@@ -15,11 +15,13 @@ import type { Dialect } from "./transcode.ts";
 export function describeApi(routes: readonly Route[], version: string): JsonObject {
   const schemas = new Schemas();
   const paths: Record<string, Record<string, JsonValue>> = {};
+  const ids = new Map<string, number>();
   for (const route of routes) {
     const path = route.template.replaceAll(/\{([^=}]+)(?:=[^}]*)?\}/g, "{$1}");
     const operations = paths[path] ??= {};
     const method = route.httpMethod.toLowerCase();
     const operation = operationOf(route, schemas);
+    operation.operationId = numbered(operation.operationId as string, ids);
     const other = operations[method] as JsonObject | undefined;
     operations[method] = other === undefined ? operation : mergeOperations(other, operation);
   }
@@ -35,6 +37,13 @@ export function describeApi(routes: readonly Route[], version: string): JsonObje
     paths,
     components: { schemas: schemas.all() },
   };
+}
+
+/** An RPC with several paths is one operation each: the second and later ones get their number. */
+function numbered(id: string, uses: Map<string, number>): string {
+  const use = (uses.get(id) ?? 0) + 1;
+  uses.set(id, use);
+  return use === 1 ? id : `${id}_${use}`;
 }
 
 function operationOf(route: Route, schemas: Schemas): JsonObject {
