@@ -3,6 +3,7 @@ import type { Config } from "../services/host/config.ts";
 import { ConfigError } from "../services/host/config_sources.ts";
 import { openDataFolder } from "../services/host/data_folder.ts";
 import { HostError } from "../services/host/exit_code.ts";
+import { EDGES } from "../services/host/plan.ts";
 import { resolvePorts } from "../services/host/ports.ts";
 import { type ConfigOptions, readConfig } from "./config_args.ts";
 import { complain, printLine, USAGE_EXIT_CODE } from "./output.ts";
@@ -91,8 +92,9 @@ function checkPermissions(): Finding {
 
 function checkPorts(config: Config): Finding {
   try {
-    const { quantum, http } = resolvePorts(config);
-    const detail = `http ${config.gateway.http.host}:${http}, quantum ${quantum.join(" ")}`;
+    const { quantum, tcp } = resolvePorts(config);
+    const edges = EDGES.map((edge) => `${edge} ${config.gateway[edge].host}:${tcp[edge]}`);
+    const detail = `${edges.join(", ")}, quantum ${quantum.join(" ")}`;
     return { check: "ports", ok: true, detail: `free: ${detail}` };
   } catch (error) {
     if (!(error instanceof HostError)) throw error;

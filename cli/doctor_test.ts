@@ -3,6 +3,14 @@ import { loadConfig } from "../services/host/config.ts";
 import { openDataFolder } from "../services/host/data_folder.ts";
 import { checkRuntime, examine } from "./doctor.ts";
 
+/** Everything on free ports. */
+const FREE = {
+  "quantum.basePort": "0",
+  "gateway.http.port": "0",
+  "gateway.grpc.port": "0",
+  "gateway.resp.port": "0",
+};
+
 function configOf(settings: Record<string, string>) {
   return loadConfig({
     flags: Object.entries(settings).map(([path, value]) => ({ path, value, flag: "--set" })),
@@ -11,7 +19,7 @@ function configOf(settings: Record<string, string>) {
 
 Deno.test("examine() passes on a machine that can run the product, and leaves nothing but the folder behind", async () => {
   const data = await Deno.makeTempDir({ prefix: "aetherflow-doctor-" });
-  const findings = await examine(configOf({ data, "quantum.basePort": "0", "gateway.http.port": "0" }));
+  const findings = await examine(configOf({ data, ...FREE }));
   assertEquals(findings.filter(({ ok }) => !ok), []);
   assertEquals(findings.map(({ check }) => check), [
     "runtime",
@@ -33,7 +41,7 @@ Deno.test("examine() has a hint for a taken port and for a data folder in use", 
     using _folder = openDataFolder(data);
     using tcp = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const port = String((tcp.addr as Deno.NetAddr).port);
-    const findings = await examine(configOf({ data, "quantum.basePort": "0", "gateway.http.port": port }));
+    const findings = await examine(configOf({ data, ...FREE, "gateway.http.port": port }));
     const failed = findings.filter(({ ok }) => !ok);
     assertEquals(failed.map(({ check }) => check), ["ports", "data folder"]);
     assertStringIncludes(failed[0]!.hint!, "gateway.http.port=PORT");

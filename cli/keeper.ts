@@ -113,20 +113,22 @@ function backoff(restarts: number[], now: number): number | undefined {
 
 /** What the ready line tells the keeper. */
 interface ReadyLine {
-  readonly httpPort: string;
+  /** Port of each edge that the line names, by its key under `gateway`. */
+  readonly ports: readonly (readonly [edge: string, port: string])[];
 }
 
 /** The line that `readyLine` in start.ts makes, as text or JSON. */
 function parseReadyLine(line: string): ReadyLine | undefined {
   if (!line.startsWith("ready ") && !line.startsWith('{"ready":true,')) return undefined;
-  const httpPort = /\bhttp(?:=|":")http:\/\/[^\s"]*:(\d+)/.exec(line)?.[1];
-  return httpPort === undefined ? undefined : { httpPort };
+  const named = line.matchAll(/[\s"](http|grpc|resp)(?:=|":")[^\s"]*:(\d+)/g);
+  const ports = [...named].map(([, edge, port]) => [edge!, port!] as const);
+  return ports.length === 0 ? undefined : { ports };
 }
 
-/** A new host serves where the first one did, whatever free port that found. */
+/** A new host serves where the first one did, whatever free ports that found. */
 function childArgs(args: readonly string[], ready: ReadyLine | undefined): string[] {
   const [command, ...rest] = args;
-  const ports = ready === undefined ? [] : ["--set", `gateway.http.port=${ready.httpPort}`];
+  const ports = (ready?.ports ?? []).flatMap(([edge, port]) => ["--set", `gateway.${edge}.port=${port}`]);
   return [command!, LIFE_LINE_FLAG, ...rest, ...ports];
 }
 

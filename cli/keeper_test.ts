@@ -109,10 +109,15 @@ for (
 
 Deno.test("keep() knows the ready line in JSON", async () => {
   const { code, hosts, end, printed } = world();
-  const line = '{"ready":true,"http":"http://[::1]:4711","tookMs":400}\n';
+  const line = '{"ready":true,"http":"http://[::1]:4711","grpc":"[::1]:4712","tookMs":400}\n';
   hosts[0]!.say(line);
   await end("SIGSEGV");
-  assertEquals(hosts[1]!.args.at(-1), "gateway.http.port=4711");
+  assertEquals(hosts[1]!.args.slice(-4), [
+    "--set",
+    "gateway.http.port=4711",
+    "--set",
+    "gateway.grpc.port=4712",
+  ]);
   hosts[1]!.say(line);
   hosts[1]!.end(0);
   assertEquals([await code, printed()], [0, line]);

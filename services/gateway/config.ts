@@ -2,13 +2,70 @@
 import { z } from "zod";
 import { isLoopbackHost } from "./limits/protected_mode.ts";
 
+const NOT_LOOPBACK =
+  "expected a loopback address (127.0.0.1, ::1 or localhost): no authentication is configured, " +
+  "and without it AetherFlow is not opened to a network";
+
 const http = z.strictObject({
-  host: z.string().min(1).default("127.0.0.1").refine(isLoopbackHost, {
-    error: "expected a loopback address (127.0.0.1, ::1 or localhost): no authentication is configured, " +
-      "and without it AetherFlow is not opened to a network",
-  }).describe("Address that HTTP listens on. Only loopback while no authentication is configured."),
+  host: z.string().min(1).default("127.0.0.1").refine(isLoopbackHost, { error: NOT_LOOPBACK }).describe(
+    "Address that HTTP listens on. Only loopback while no authentication is configured.",
+  ),
   port: z.int().min(0).max(65_535).default(8080).describe(
     "TCP port of HTTP; 0 takes any free one, which the ready line names.",
+  ),
+}).prefault({});
+
+const tls = z.strictObject({
+  certFile: z.string().default("").describe(
+    "PEM file of the server's certificate and the chain behind it. Empty: gRPC is not encrypted.",
+  ),
+  keyFile: z.string().default("").describe("PEM file of the certificate's private key."),
+  clientCaFile: z.string().default("").describe(
+    "PEM file of the authorities whose certificates clients must present (mTLS). Empty: none are asked for.",
+  ),
+}).prefault({}).refine((value) => (value.certFile === "") === (value.keyFile === ""), {
+  path: ["keyFile"],
+  error: "expected both gateway.grpc.tls.certFile and keyFile, or neither",
+}).refine((value) => value.clientCaFile === "" || value.certFile !== "", {
+  path: ["clientCaFile"],
+  error: "expected gateway.grpc.tls.certFile and keyFile beside it",
+});
+
+const grpc = z.strictObject({
+  host: z.string().min(1).default("127.0.0.1").describe(
+    "Address that gRPC listens on. Only loopback unless gateway.grpc.tls.clientCaFile is set.",
+  ),
+  port: z.int().min(0).max(65_535).default(2379).describe(
+    "TCP port of gRPC, which answers plain HTTP/1.1 too; 0 takes any free one, which the ready line names.",
+  ),
+  tls,
+  maxConnections: z.int().min(1).max(1_000_000).default(10_000).describe(
+    "Connections open at once in one gateway worker. More are closed as they come.",
+  ),
+  maxConcurrentStreams: z.int().min(1).max(1_000_000).default(4096).describe(
+    "Calls under way at once on one connection, told to the client, which waits with further ones.",
+  ),
+  // etcd's: its largest request (1.5 MiB) and 512 KiB for what surrounds it.
+  maxMessageBytes: z.int().min(1024).max(4_000_000).default(2 * 1024 * 1024).describe(
+    "Largest request message, in bytes. More is RESOURCE_EXHAUSTED.",
+  ),
+  minPingIntervalMs: z.int().min(0).max(3_600_000).default(5_000).describe(
+    "How often a client may send HTTP/2 pings, in milliseconds. One that keeps sending more is closed with ENHANCE_YOUR_CALM.",
+  ),
+}).prefault({}).refine((value) => isLoopbackHost(value.host) || value.tls.clientCaFile !== "", {
+  path: ["host"],
+  error: NOT_LOOPBACK + " (gateway.grpc.tls.clientCaFile authenticates by certificate)",
+});
+
+const resp = z.strictObject({
+  host: z.string().min(1).default("127.0.0.1").refine(isLoopbackHost, { error: NOT_LOOPBACK }).describe(
+    "Address that the Redis protocol (RESP) listens on. Only loopback while no authentication is configured.",
+  ),
+  port: z.int().min(0).max(65_535).default(6380).describe(
+    "TCP port of the Redis protocol; 0 takes any free one, which the ready line names.",
+  ),
+  maxConnections: z.int().min(1).max(1_000_000).default(10_000).describe(
+    "Connections open at once in one gateway worker. More are told so and closed, as Redis does.",
   ),
 }).prefault({});
 
@@ -40,8 +97,10 @@ const drain = z.strictObject({
 /** Schema of `gateway`: every key has a default, a range and a description. */
 export const gatewayConfigSchema = z.strictObject({
   http,
+  grpc,
+  resp,
   workers: z.int().min(1).max(64).default(1).describe(
-    "Gateway workers that share the HTTP port; more than 1 on Linux only.",
+    "Gateway workers that share the ports of HTTP, gRPC and RESP; more than 1 on Linux only.",
   ),
   limits,
   requestTimeoutMs: z.int().min(10).max(600_000).default(30_000).describe(
@@ -65,3 +124,14 @@ export const gatewayConfigSchema = z.strictObject({
 
 /** Validated configuration of one gateway worker. */
 export type GatewayConfig = z.output<typeof gatewayConfigSchema>;
+
+/** Texts of the files that `gateway.grpc.tls` names. The host reads them, because the worker may read no file. */
+export interface TlsTexts {
+  readonly cert: string;
+  readonly key: string;
+  /** Authorities of client certificates; clients must present one if it is there. */
+  readonly clientCa: string | undefined;
+}
+
+/** What a gateway worker is started with: its configuration and what the host read for it. */
+export type GatewayWorkerConfig = GatewayConfig & { readonly tlsTexts?: TlsTexts };

@@ -4,6 +4,16 @@ import { gatewayConfigSchema } from "./config.ts";
 Deno.test("gatewayConfigSchema has these defaults", () => {
   assertEquals(gatewayConfigSchema.parse(undefined), {
     http: { host: "127.0.0.1", port: 8080 },
+    grpc: {
+      host: "127.0.0.1",
+      port: 2379,
+      tls: { certFile: "", keyFile: "", clientCaFile: "" },
+      maxConnections: 10_000,
+      maxConcurrentStreams: 4096,
+      maxMessageBytes: 2_097_152,
+      minPingIntervalMs: 5_000,
+    },
+    resp: { host: "127.0.0.1", port: 6380, maxConnections: 10_000 },
     workers: 1,
     limits: {
       bodyBytes: 3_145_728,
@@ -26,6 +36,16 @@ Deno.test("gatewayConfigSchema names the key of what it refuses", () => {
     [{ http: { port: -1 } }, "http.port"],
     [{ http: { port: 65_536 } }, "http.port"],
     [{ http: { host: "" } }, "http.host"],
+    [{ grpc: { port: -1 } }, "grpc.port"],
+    [{ grpc: { tls: { certFile: "c" } } }, "grpc.tls.keyFile"],
+    [{ grpc: { tls: { keyFile: "k" } } }, "grpc.tls.keyFile"],
+    [{ grpc: { tls: { clientCaFile: "a" } } }, "grpc.tls.clientCaFile"],
+    [{ grpc: { maxConnections: 0 } }, "grpc.maxConnections"],
+    [{ grpc: { maxConcurrentStreams: 0 } }, "grpc.maxConcurrentStreams"],
+    [{ grpc: { maxMessageBytes: 5_000_000 } }, "grpc.maxMessageBytes"],
+    [{ grpc: { minPingIntervalMs: -1 } }, "grpc.minPingIntervalMs"],
+    [{ resp: { port: 65_536 } }, "resp.port"],
+    [{ resp: { maxConnections: 0 } }, "resp.maxConnections"],
     [{ workers: 0 }, "workers"],
     [{ limits: { bodyBytes: 0 } }, "limits.bodyBytes"],
     [{ limits: { headerBytes: 1 } }, "limits.headerBytes"],
@@ -48,18 +68,30 @@ Deno.test("gatewayConfigSchema names the key of what it refuses", () => {
 });
 
 Deno.test("gatewayConfigSchema refuses to bind beyond loopback, and says why", () => {
-  for (const host of ["127.0.0.1", "127.1.2.3", "::1", "localhost"]) {
-    assert(gatewayConfigSchema.safeParse({ http: { host } }).success, host);
+  for (const edge of ["http", "grpc", "resp"]) {
+    for (const host of ["127.0.0.1", "127.1.2.3", "::1", "localhost"]) {
+      assert(gatewayConfigSchema.safeParse({ [edge]: { host } }).success, host);
+    }
+    for (
+      const host of ["0.0.0.0", "::", "192.168.1.1", "example.com", "127.0.0.1.example.com", "127.0.0.999"]
+    ) {
+      const result = gatewayConfigSchema.safeParse({ [edge]: { host } });
+      assert(!result.success, host);
+      const [issue] = result.error.issues;
+      assertEquals(issue!.path, [edge, "host"]);
+      assert(issue!.message.includes("no authentication is configured"));
+    }
   }
-  for (
-    const host of ["0.0.0.0", "::", "192.168.1.1", "example.com", "127.0.0.1.example.com", "127.0.0.999"]
-  ) {
-    const result = gatewayConfigSchema.safeParse({ http: { host } });
-    assert(!result.success, host);
-    const [issue] = result.error.issues;
-    assertEquals(issue!.path, ["http", "host"]);
-    assert(issue!.message.includes("no authentication is configured"));
-  }
+});
+
+Deno.test("gatewayConfigSchema lets gRPC bind beyond loopback only when clients must present certificates", () => {
+  const files = { certFile: "cert.pem", keyFile: "key.pem" };
+  const open = (tls: unknown) => gatewayConfigSchema.safeParse({ grpc: { host: "0.0.0.0", tls } }).success;
+  assertEquals([open(undefined), open(files), open({ ...files, clientCaFile: "ca.pem" })], [
+    false,
+    false,
+    true,
+  ]);
 });
 
 Deno.test("every key of the configuration is described", () => {

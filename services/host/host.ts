@@ -22,6 +22,7 @@ import type { HostError } from "./exit_code.ts";
 import { createPlan, hostAndPort } from "./plan.ts";
 import { portsFree, resolvePorts } from "./ports.ts";
 import { spawnWorker } from "./spawn.ts";
+import { readTlsTexts } from "./tls_texts.ts";
 import { Supervisor, type SupervisorDeps, type WorkerReport } from "./supervisor.ts";
 
 /** Length of the secret that the nodes of one boot share. */
@@ -41,7 +42,7 @@ export interface Host {
   readonly started: Promise<"ready" | "stopped">;
   /** Settles when the product cannot go on; the owner then calls `stop` and exits with the error's code. */
   readonly failed: Promise<HostError>;
-  /** `{http: "http://127.0.0.1:8080", quantum: "127.0.0.1:7400"}`; complete once started. */
+  /** `{http: "http://127.0.0.1:8080", grpc: "127.0.0.1:2379", resp: "127.0.0.1:6380", quantum: "127.0.0.1:7400"}`; complete once started. */
   addresses(): Record<string, string>;
   report(): WorkerReport[];
   /** Drains the workers in reverse start order and releases everything; true if all work was finished. */
@@ -55,7 +56,7 @@ export interface Host {
 export function openHost(config: Config, options: HostOptions = {}): Host {
   using opened = new DisposableStack();
   const folder = opened.use(openDataFolder(config.data));
-  const plan = createPlan(config, resolvePorts(config), folder.path);
+  const plan = createPlan(config, resolvePorts(config), folder.path, readTlsTexts(config));
   for (const worker of plan.workers) {
     if (worker.dataDirectory !== undefined) folder.prepare(worker.dataDirectory);
   }

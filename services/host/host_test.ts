@@ -34,6 +34,8 @@ function open(
     data,
     "quantum.basePort": "0",
     "gateway.http.port": "0",
+    "gateway.grpc.port": "0",
+    "gateway.resp.port": "0",
     "host.heartbeat.intervalMs": "50",
     "host.heartbeat.timeoutMs": "700",
     "log.format": "json",
@@ -159,6 +161,8 @@ Deno.test("openHost() refuses a data folder that another host uses, and one that
     { path: "data", value: data, flag: "--data" },
     { path: "quantum.basePort", value: "0", flag: "" },
     { path: "gateway.http.port", value: "0", flag: "" },
+    { path: "gateway.grpc.port", value: "0", flag: "" },
+    { path: "gateway.resp.port", value: "0", flag: "" },
   ];
   const inUse = assertThrows(
     () => openHost(loadConfig({ flags: flags(world.data) })),
@@ -180,11 +184,14 @@ Deno.test("openHost() names the port and the key when a port is taken, and frees
   using tcp = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const udp = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
   const cases = [
-    ["gateway.http.port", (tcp.addr as Deno.NetAddr).port, "quantum.basePort"],
-    ["quantum.basePort", (udp.addr as Deno.NetAddr).port, "gateway.http.port"],
+    ["gateway.http.port", (tcp.addr as Deno.NetAddr).port],
+    ["gateway.grpc.port", (tcp.addr as Deno.NetAddr).port],
+    ["gateway.resp.port", (tcp.addr as Deno.NetAddr).port],
+    ["quantum.basePort", (udp.addr as Deno.NetAddr).port],
   ] as const;
-  for (const [key, port, other] of cases) {
-    const flags = [["data", data], [key, String(port)], [other, "0"]]
+  for (const [key, port] of cases) {
+    const free = cases.filter(([other]) => other !== key).map(([other]) => [other, "0"]);
+    const flags = [["data", data], [key, String(port)], ...free]
       .map(([path, value]) => ({ path: path!, value: value!, flag: "" }));
     const error = assertThrows(
       () => openHost(loadConfig({ flags })),

@@ -1,4 +1,5 @@
 /** What runs, in which order, on which ports, and with exactly which permissions: a function of the configuration. */
+import type { GatewayWorkerConfig, TlsTexts } from "../gateway/config.ts";
 import type { Config } from "./config.ts";
 
 /** Where all Quantum nodes listen: the workers are threads of one process. */
@@ -26,8 +27,13 @@ export interface WorkerSlot {
 export interface Ports {
   /** The host's, then one for each worker, in the order of `listWorkers`. */
   readonly quantum: readonly number[];
-  readonly http: number;
+  /** The gateway's TCP port of each edge. */
+  readonly tcp: Readonly<Record<EdgeName, number>>;
 }
+
+/** Edges of the gateway that listen on a TCP port, by their keys in its configuration. */
+export const EDGES = ["http", "grpc", "resp"] as const;
+export type EdgeName = typeof EDGES[number];
 
 /** Deno's permission object with every key written out, so that nothing is inherited by omission. */
 export interface WorkerPermissions {
@@ -82,9 +88,9 @@ export function listWorkers(config: Config): WorkerSlot[] {
   });
 }
 
-/** Plans the run. `dataDirectory` is the absolute path of `config.data`.
- *  @throws {RangeError} if `ports` does not fit the configuration. */
-export function createPlan(config: Config, ports: Ports, dataDirectory: string): Plan {
+/** Plans the run. `dataDirectory` is the absolute path of `config.data`; `tlsTexts` what the files of `gateway.grpc.tls`
+ *  hold. @throws {RangeError} if `ports` does not fit the configuration. */
+export function createPlan(config: Config, ports: Ports, dataDirectory: string, tlsTexts?: TlsTexts): Plan {
   const slots = listWorkers(config);
   if (ports.quantum.length !== slots.length + 1) {
     throw new RangeError(
@@ -110,13 +116,22 @@ export function createPlan(config: Config, ports: Ports, dataDirectory: string):
         };
       }
       case "gateway": {
-        const http = { hostname: config.gateway.http.host, port: ports.http };
+        const { gateway } = config;
+        const shared = gateway.workers > 1;
+        const tcp = EDGES.map((edge) => ({ hostname: gateway[edge].host, port: ports.tcp[edge], shared }));
+        const workerConfig: GatewayWorkerConfig = {
+          ...gateway,
+          http: { ...gateway.http, port: ports.tcp.http },
+          grpc: { ...gateway.grpc, port: ports.tcp.grpc },
+          resp: { ...gateway.resp, port: ports.tcp.resp },
+          ...(tlsTexts === undefined ? {} : { tlsTexts }),
+        };
         return {
           ...base,
-          tcp: [{ ...http, shared: config.gateway.workers > 1 }],
-          config: { ...config.gateway, http: { ...config.gateway.http, port: ports.http } },
+          tcp,
+          config: workerConfig,
           dataDirectory: undefined,
-          permissions: permissions({ net: [hostAndPort(http), ...net] }),
+          permissions: permissions({ net: [...tcp.map(hostAndPort), ...net] }),
         };
       }
     }

@@ -4,68 +4,93 @@ import { createPlan, hostAndPort, listWorkers } from "./plan.ts";
 
 Deno.test("createPlan() gives each worker its port, its part of the configuration and exactly its permissions", () => {
   const config = loadConfig({});
-  assertEquals(createPlan(config, { quantum: [7400, 7401, 7402], http: 8080 }, "/srv/data"), {
-    host: { listen: { hostname: "127.0.0.1", port: 7400 } },
-    workers: [
-      {
-        name: "kv",
-        service: "kv",
-        instance: 1,
-        stage: 0,
-        listen: { hostname: "127.0.0.1", port: 7401 },
-        tcp: [],
-        config: config.kv,
-        dataDirectory: "/srv/data/kv",
-        permissions: {
-          env: false,
-          ffi: false,
-          import: false,
-          net: ["127.0.0.1:7401", "127.0.0.1:7400", "127.0.0.1:7402"],
-          read: ["/srv/data/kv"],
-          run: false,
-          sys: false,
-          write: ["/srv/data/kv"],
+  assertEquals(
+    createPlan(
+      config,
+      { quantum: [7400, 7401, 7402], tcp: { http: 8080, grpc: 2379, resp: 6380 } },
+      "/srv/data",
+    ),
+    {
+      host: { listen: { hostname: "127.0.0.1", port: 7400 } },
+      workers: [
+        {
+          name: "kv",
+          service: "kv",
+          instance: 1,
+          stage: 0,
+          listen: { hostname: "127.0.0.1", port: 7401 },
+          tcp: [],
+          config: config.kv,
+          dataDirectory: "/srv/data/kv",
+          permissions: {
+            env: false,
+            ffi: false,
+            import: false,
+            net: ["127.0.0.1:7401", "127.0.0.1:7400", "127.0.0.1:7402"],
+            read: ["/srv/data/kv"],
+            run: false,
+            sys: false,
+            write: ["/srv/data/kv"],
+          },
         },
-      },
-      {
-        name: "gateway",
-        service: "gateway",
-        instance: 1,
-        stage: 1,
-        listen: { hostname: "127.0.0.1", port: 7402 },
-        tcp: [{ hostname: "127.0.0.1", port: 8080, shared: false }],
-        config: config.gateway,
-        dataDirectory: undefined,
-        permissions: {
-          env: false,
-          ffi: false,
-          import: false,
-          net: ["127.0.0.1:8080", "127.0.0.1:7402", "127.0.0.1:7400", "127.0.0.1:7401"],
-          read: false,
-          run: false,
-          sys: false,
-          write: false,
+        {
+          name: "gateway",
+          service: "gateway",
+          instance: 1,
+          stage: 1,
+          listen: { hostname: "127.0.0.1", port: 7402 },
+          tcp: [
+            { hostname: "127.0.0.1", port: 8080, shared: false },
+            { hostname: "127.0.0.1", port: 2379, shared: false },
+            { hostname: "127.0.0.1", port: 6380, shared: false },
+          ],
+          config: config.gateway,
+          dataDirectory: undefined,
+          permissions: {
+            env: false,
+            ffi: false,
+            import: false,
+            net: [
+              "127.0.0.1:8080",
+              "127.0.0.1:2379",
+              "127.0.0.1:6380",
+              "127.0.0.1:7402",
+              "127.0.0.1:7400",
+              "127.0.0.1:7401",
+            ],
+            read: false,
+            run: false,
+            sys: false,
+            write: false,
+          },
         },
-      },
-    ],
-  });
+      ],
+    },
+  );
 });
 
-Deno.test("createPlan() numbers several gateways, which share one port", () => {
+Deno.test("createPlan() numbers several gateways, which share their ports", () => {
   const config = loadConfig({
     flags: [
       { path: "gateway.workers", value: "2", flag: "--set" },
       { path: "gateway.http.host", value: "::1", flag: "--set" },
     ],
   });
-  const plan = createPlan(config, { quantum: [1, 2, 3, 4], http: 80 }, "/d");
+  const plan = createPlan(config, { quantum: [1, 2, 3, 4], tcp: { http: 80, grpc: 81, resp: 82 } }, "/d");
+  const tcp = [
+    { hostname: "::1", port: 80, shared: true },
+    { hostname: "127.0.0.1", port: 81, shared: true },
+    { hostname: "127.0.0.1", port: 82, shared: true },
+  ];
   assertEquals(plan.workers.map(({ name, instance, stage, tcp }) => ({ name, instance, stage, tcp })), [
     { name: "kv", instance: 1, stage: 0, tcp: [] },
-    { name: "gateway-1", instance: 1, stage: 1, tcp: [{ hostname: "::1", port: 80, shared: true }] },
-    { name: "gateway-2", instance: 2, stage: 1, tcp: [{ hostname: "::1", port: 80, shared: true }] },
+    { name: "gateway-1", instance: 1, stage: 1, tcp },
+    { name: "gateway-2", instance: 2, stage: 1, tcp },
   ]);
   assertEquals(plan.workers[2]!.permissions.net, [
     "[::1]:80",
+    "127.0.0.1:81",
+    "127.0.0.1:82",
     "127.0.0.1:4",
     "127.0.0.1:1",
     "127.0.0.1:2",
@@ -75,15 +100,28 @@ Deno.test("createPlan() numbers several gateways, which share one port", () => {
 
 Deno.test("createPlan() tells the gateway the port that was found for 0", () => {
   const config = loadConfig({ flags: [{ path: "gateway.http.port", value: "0", flag: "--set" }] });
-  const plan = createPlan(config, { quantum: [1, 2, 3], http: 40_001 }, "/d");
-  assertEquals((plan.workers[1]!.config as typeof config.gateway).http.port, 40_001);
+  const plan = createPlan(
+    config,
+    { quantum: [1, 2, 3], tcp: { http: 40_001, grpc: 40_002, resp: 40_003 } },
+    "/d",
+  );
+  const { http, grpc, resp } = plan.workers[1]!.config as typeof config.gateway;
+  assertEquals([http.port, grpc.port, resp.port], [40_001, 40_002, 40_003]);
+});
+
+Deno.test("createPlan() hands the texts of the certificate files to the gateway alone", () => {
+  const ports = { quantum: [1, 2, 3], tcp: { http: 4, grpc: 5, resp: 6 } };
+  const texts = { cert: "c", key: "k", clientCa: undefined };
+  const [kv, gateway] = createPlan(loadConfig({}), ports, "/d", texts).workers;
+  assertEquals((gateway!.config as { tlsTexts?: unknown }).tlsTexts, texts);
+  assertEquals(JSON.stringify(kv).includes("tlsTexts"), false);
 });
 
 Deno.test("createPlan() refuses ports that do not fit the workers", () => {
   const config = loadConfig({});
   assertEquals(listWorkers(config).length, 2);
   assertThrows(
-    () => createPlan(config, { quantum: [1], http: 1 }, "/d"),
+    () => createPlan(config, { quantum: [1], tcp: { http: 1, grpc: 2, resp: 3 } }, "/d"),
     RangeError,
     "3 Quantum ports are needed",
   );

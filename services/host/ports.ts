@@ -2,7 +2,15 @@
  *  them and a restarted worker comes back where it was. */
 import type { Config } from "./config.ts";
 import { EXIT, HostError } from "./exit_code.ts";
-import { hostAndPort, listWorkers, type Ports, QUANTUM_HOSTNAME, type WorkerPlan } from "./plan.ts";
+import {
+  type EdgeName,
+  EDGES,
+  hostAndPort,
+  listWorkers,
+  type Ports,
+  QUANTUM_HOSTNAME,
+  type WorkerPlan,
+} from "./plan.ts";
 
 const RELEASE_POLL_MS = 5;
 
@@ -19,13 +27,16 @@ export function resolvePorts(config: Config): Ports {
       return (socket.addr as Deno.NetAddr).port;
     });
   });
-  const { host: hostname, port } = config.gateway.http;
-  const http = tryPort("gateway.http.port", { hostname, port }, (address) => {
-    const listener = Deno.listen(address);
-    held.defer(() => listener.close());
-    return (listener.addr as Deno.NetAddr).port;
-  });
-  return { quantum, http };
+  const tcp = Object.fromEntries(EDGES.map((edge) => {
+    const { host: hostname, port } = config.gateway[edge];
+    const found = tryPort(`gateway.${edge}.port`, { hostname, port }, (address) => {
+      const listener = Deno.listen(address);
+      held.defer(() => listener.close());
+      return (listener.addr as Deno.NetAddr).port;
+    });
+    return [edge, found];
+  })) as Record<EdgeName, number>;
+  return { quantum, tcp };
 }
 
 /** Waits until the ports of an ended worker are free; false if they are not within `deadlineMs`. A thread's sockets close

@@ -3,6 +3,7 @@ import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { buildExecutable } from "../../deploy/compile.ts";
 import config from "../../deno.json" with { type: "json" };
 import {
+  FREE_PORTS,
   type Outcome,
   type Product,
   type ProductOptions,
@@ -67,8 +68,7 @@ Deno.test("the executable has the commands of the command line", async () => {
   }
   assertStringIncludes((await run(["start", "--help"])).stdout, "gateway.http.port");
   assertEquals((await run(["no-such-command"])).code, 2);
-  const ports = ["--set", "gateway.http.port=0", "--set", "quantum.basePort=0"];
-  const doctor = await run(["doctor", "--json", "--data", `${folder}/doctor`, ...ports]);
+  const doctor = await run(["doctor", "--json", "--data", `${folder}/doctor`, ...FREE_PORTS]);
   assertEquals(
     JSON.parse(doctor.stdout).checks.find(({ check }: { check: string }) => check === "permissions"),
     {

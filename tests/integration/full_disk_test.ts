@@ -1,6 +1,6 @@
 /** What a full disk does to the product. The disk is a small tmpfs, which only root may mount. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { runProduct, startProduct } from "../support/product.ts";
+import { FREE_PORTS, runProduct, startProduct } from "../support/product.ts";
 
 const DISK_BYTES = 8 << 20;
 const VALUE_BYTES = 256 << 10;
@@ -47,7 +47,7 @@ Deno.test({
   async fn() {
     await using disk = await mount();
     await fill(`${disk.path}/filler`);
-    const free = ["--set", "gateway.http.port=0", "--set", "quantum.basePort=0", "--set", "log.level=off"];
+    const free = [...FREE_PORTS, "--set", "log.level=off"];
     const { code, stdout, stderr } = await runProduct(["start", "--data", `${disk.path}/data`, ...free]);
     assertEquals([code, stdout, stderr.trimEnd().split("\n").length], [13, "", 1], stderr);
     assertStringIncludes(stderr, "No space left on device");

@@ -1,6 +1,6 @@
 /** The keeper as its users meet it: whatever becomes of the host, the product comes back where it was, or nothing stays. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { type Product, runProduct, startProduct } from "../support/product.ts";
+import { FREE_PORTS, type Product, runProduct, startProduct } from "../support/product.ts";
 
 /** Far above what a restart takes: whoever is not back by then never will be. */
 const GIVE_UP_MS = 20_000;
@@ -92,7 +92,7 @@ Deno.test("what a start refuses or only prints is the same with a keeper as with
         [["--config", "none.yaml"], 2],
         [["--set", "kv.maxKeyBytes=-1"], 2],
         [["--no-such-flag"], 2],
-        [["--set", port, "--set", "quantum.basePort=0"], 10],
+        [[...FREE_PORTS, "--set", port], 10],
         [["--print-config"], 0],
         [["--help"], 0],
       ] as const

@@ -1,7 +1,7 @@
 /** The product as its first user meets it: one process, HTTP from outside, a signal at the end. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { openEvents } from "../support/events.ts";
-import { runProduct, startProduct } from "../support/product.ts";
+import { FREE_PORTS, runProduct, startProduct } from "../support/product.ts";
 
 Deno.test("a key is written, read, compared, listed and deleted over HTTP", async () => {
   await using product = await startProduct();
@@ -226,7 +226,7 @@ async function refusal(
 ): Promise<{ code: number; line: string }> {
   const data = options.data ?? await Deno.makeTempDir({ prefix: "aetherflow-test-" });
   try {
-    const free = ["--set", "gateway.http.port=0", "--set", "quantum.basePort=0", "--set", "log.level=off"];
+    const free = [...FREE_PORTS, "--set", "log.level=off"];
     const outcome = await runProduct(["start", "--data", data, ...free, ...(options.args ?? [])]);
     assertEquals(outcome.stdout, "");
     const lines = outcome.stderr.trimEnd().split("\n");

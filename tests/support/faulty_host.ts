@@ -83,7 +83,13 @@ export function createFaultyWorkers(permissions?: FaultyHostOptions["permissions
 }
 
 function configFor({ data, set = {} }: FaultyHostOptions): Config {
-  const settings = { "gateway.http.port": "0", "quantum.basePort": "0", "log.level": "off", ...set, data };
+  const free = {
+    "gateway.http.port": "0",
+    "gateway.grpc.port": "0",
+    "gateway.resp.port": "0",
+    "quantum.basePort": "0",
+  };
+  const settings = { ...free, "log.level": "off", ...set, data };
   return loadConfig({
     flags: Object.entries(settings).map(([path, value]) => ({ path, value, flag: `--set ${path}=${value}` })),
   });

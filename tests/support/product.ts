@@ -6,6 +6,14 @@ const READY_DEADLINE_MS = 30_000;
 /** How long a drain may take until it counts as hung, in ms: above the sum of the host's own deadlines per stage. */
 const STOP_DEADLINE_MS = 30_000;
 
+/** Arguments of `start` that put everything on free ports. */
+export const FREE_PORTS: readonly string[] = [
+  "gateway.http.port=0",
+  "gateway.grpc.port=0",
+  "gateway.resp.port=0",
+  "quantum.basePort=0",
+].flatMap((setting) => ["--set", setting]);
+
 /** What to start. */
 export interface ProductOptions {
   /** Data folder; a temporary one, removed at the end, when left out. */
@@ -28,6 +36,10 @@ export interface ProductOptions {
 export interface Product extends AsyncDisposable {
   /** Where HTTP is served, `http://127.0.0.1:port`. */
   readonly url: string;
+  /** Where gRPC is served, `127.0.0.1:port`. */
+  readonly grpc: string;
+  /** Where the Redis protocol is served, `127.0.0.1:port`. */
+  readonly resp: string;
   /** Every `name=value` of the ready line. */
   readonly addresses: Readonly<Record<string, string>>;
   /** The data folder. */
@@ -62,7 +74,7 @@ export async function startProduct(options: ProductOptions = {}): Promise<Produc
   const ownData = options.data === undefined;
   const data = options.data ?? await Deno.makeTempDir({ prefix: "aetherflow-test-" });
   await Deno.mkdir(data, { recursive: true });
-  const start = ["start", "--data", data, "--set", "gateway.http.port=0", "--set", "quantum.basePort=0"];
+  const start = ["start", "--data", data, ...FREE_PORTS];
   const child = command(options.executable, [...start, ...(options.args ?? [])], {
     ...options,
     cwd: options.cwd ?? data,
@@ -99,6 +111,8 @@ export async function startProduct(options: ProductOptions = {}): Promise<Produc
 
   return {
     url: addresses.http ?? "",
+    grpc: addresses.grpc ?? "",
+    resp: addresses.resp ?? "",
     addresses,
     data,
     pid: child.pid,
