@@ -9,6 +9,7 @@ export type KvCode =
   | "out_of_range"
   | "resource_exhausted"
   | "failed_precondition"
+  | "unimplemented"
   | "unavailable";
 
 interface Outcome {
@@ -50,6 +51,16 @@ export const KV_ERRORS = {
   noSpace: { code: "resource_exhausted", text: "etcdserver: mvcc: database space exceeded", retry: false },
   tooManyRequests: { code: "resource_exhausted", text: "etcdserver: too many requests", retry: true },
   leaseNotFound: { code: "not_found", text: "etcdserver: requested lease not found", retry: false },
+  streamSort: {
+    code: "unimplemented",
+    text: "RangeStream does not support custom sort orders",
+    retry: false,
+  },
+  streamFilters: {
+    code: "unimplemented",
+    text: "RangeStream does not support revision filters",
+    retry: false,
+  },
   stopped: { code: "unavailable", text: "etcdserver: server stopped", retry: true },
   readOnly: { code: "unavailable", text: "kv: the log failed, so writes are refused", retry: false },
   notDurable: {

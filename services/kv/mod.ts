@@ -18,6 +18,8 @@ export interface KvDeps {
   /** Source of the store's identity and of the key hash's seed. */
   readonly random: { fill(target: Uint8Array): Uint8Array };
   readonly log: KvLogger;
+  /** Monotonic time in milliseconds. */
+  readonly clock: { now(): number };
   /** Lets other work of the event loop run. */
   readonly pause: () => Promise<void>;
 }
@@ -44,9 +46,11 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
   const service = new KvService({
     state,
     store,
+    entries: replay.entries,
     identity,
     config: deps.config,
     log: deps.log,
+    clock: deps.clock,
     pause: deps.pause,
   });
   return {
@@ -59,6 +63,6 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
 
 async function makeIdentity(store: KvStore, words: DataView): Promise<Identity> {
   const identity = { clusterId: words.getBigUint64(4), memberId: words.getBigUint64(12) };
-  await store.durable(store.append(identityRecord(identity)));
+  await store.durable(store.append(identityRecord(identity), []));
   return identity;
 }

@@ -12,29 +12,56 @@
  *  A record says what was done, not what came of it: create revisions and versions follow from the state it is done on,
  *  and the log replays records in order on exactly that state. */
 import type { KeyRange } from "./key.ts";
+import type { Mvcc } from "./mvcc.ts";
 import type { MvccState } from "./state.ts";
 import type { WriteLog } from "./txn.ts";
 
 /** Version of the snapshot's and the records' layout. */
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
+/** Oldest version that can be read: it had no leases and no named entries. */
+const OLDEST_VERSION = 1;
 
 const WRITE = 0x01;
 const COMPACT = 0x02;
 const IDENTITY = 0x03;
+/** Operations without a revision: on named entries only. */
+const META = 0x04;
 const SNAPSHOT = 0x10;
 const KEYS = 0x11;
 const END = 0x12;
+const ENTRIES = 0x13;
 
 const OP_PUT = 1;
 const OP_TOUCH = 2;
 const OP_DELETE = 3;
 const OP_DELETE_RANGE = 4;
 const OP_DELETE_FROM = 5;
+const OP_PUT_LEASED = 6;
+const OP_TOUCH_LEASED = 7;
+const OP_SET_ENTRY = 8;
+const OP_REMOVE_ENTRY = 9;
 
 const ROW_TOMBSTONE = 1;
+const ROW_LEASED = 2;
+
+/** Numbers of a row while it is read: revision, order, create revision, version, where its value is and how long, where
+ *  its lease is. */
+const ROW_NUMBERS = 7;
+const ID_BYTES = 8;
 
 /** Size at which a snapshot's record is full; a larger key goes alone. One record is one slice of work between writes. */
 const SNAPSHOT_RECORD_BYTES = 64 * 1_024;
+
+/** A change of what the store keeps under a name besides its keys: leases, users, alarms. */
+export interface EntryChange {
+  readonly name: string;
+  /** Undefined when the entry was removed. */
+  readonly value: Uint8Array | undefined;
+}
+
+const NO_ENTRIES: EntryChange[] = [];
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
 /** Who this store is to clients; made once, kept in the log. */
 export interface Identity {
@@ -49,23 +76,36 @@ export class RecordError extends Error {
 
 /** Builds the record of one write while it runs. Its buffer is reused: the bytes are valid until the next `begin`. */
 export class WriteRecord implements WriteLog {
+  /** Changes of named entries in the record so far. */
+  entries: EntryChange[] = NO_ENTRIES;
   readonly #out = new Writer(4_096);
 
   begin(revision: number): void {
     this.#out.reset();
     this.#out.byte(WRITE);
     this.#out.varint(revision);
+    if (this.entries.length > 0) this.entries = NO_ENTRIES;
   }
 
-  put(key: Uint8Array, value: Uint8Array): void {
-    this.#out.byte(OP_PUT);
+  put(key: Uint8Array, value: Uint8Array, lease: bigint): void {
+    this.#out.byte(lease === 0n ? OP_PUT : OP_PUT_LEASED);
     this.#out.bytes(key);
+    if (lease !== 0n) this.#out.id(lease);
     this.#out.bytes(value);
   }
 
-  touch(key: Uint8Array): void {
-    this.#out.byte(OP_TOUCH);
+  touch(key: Uint8Array, lease: bigint): void {
+    this.#out.byte(lease === 0n ? OP_TOUCH : OP_TOUCH_LEASED);
     this.#out.bytes(key);
+    if (lease !== 0n) this.#out.id(lease);
+  }
+
+  meta(name: string, value: Uint8Array | undefined): void {
+    if (this.entries.length === 0) this.entries = [];
+    this.entries.push({ name, value });
+    this.#out.byte(value === undefined ? OP_REMOVE_ENTRY : OP_SET_ENTRY);
+    this.#out.bytes(encoder.encode(name));
+    if (value !== undefined) this.#out.bytes(value);
   }
 
   delete(key: Uint8Array): void {
@@ -81,6 +121,18 @@ export class WriteRecord implements WriteLog {
 
   get payload(): Uint8Array {
     return this.#out.view();
+  }
+
+  /** The payload of a record that changed named entries only. */
+  get entriesPayload(): Uint8Array {
+    const out = new Writer(256);
+    out.byte(META);
+    for (const { name, value } of this.entries) {
+      out.byte(value === undefined ? OP_REMOVE_ENTRY : OP_SET_ENTRY);
+      out.bytes(encoder.encode(name));
+      if (value !== undefined) out.bytes(value);
+    }
+    return out.view();
   }
 }
 
@@ -107,13 +159,15 @@ export interface SnapshotScope {
   /** Oldest revision that can be read from it. */
   readonly compactRevision: number;
   readonly identity: Identity;
+  /** Named entries as they were at that moment. */
+  readonly entries: ReadonlyMap<string, Uint8Array>;
 }
 
 /** A snapshot of the state as of a revision, record by record, made as it is asked for: writes go on in between.
  *  Purging must be held from when the scope was taken until the last record was. */
 export function* snapshotRecords(
-  state: MvccState,
-  { revision, compactRevision, identity }: SnapshotScope,
+  state: Mvcc,
+  { revision, compactRevision, identity, entries }: SnapshotScope,
 ): Generator<Uint8Array, void, void> {
   const head = new Writer(64);
   head.byte(SNAPSHOT);
@@ -123,6 +177,13 @@ export function* snapshotRecords(
   head.id(identity.clusterId);
   head.id(identity.memberId);
   yield head.view();
+  for (const [name, value] of entries) {
+    const out = new Writer(name.length + value.length + 16);
+    out.byte(ENTRIES);
+    out.bytes(encoder.encode(name));
+    out.bytes(value);
+    yield out.view();
+  }
   let keys = 0;
   let after: Uint8Array | undefined;
   for (;;) {
@@ -147,9 +208,10 @@ export function* snapshotRecords(
 /** Rebuilds a state from a snapshot's records and the log's records after it, in the order in which they were written. */
 export class Replay {
   identity: Identity | undefined;
+  readonly entries = new Map<string, Uint8Array>();
   #keys = 0;
   #loading = false;
-  /** Rows of one key as they were read, newest first: six numbers each. */
+  /** Rows of one key as they were read, newest first: ROW_NUMBERS numbers each. */
   #rows: number[] = [];
 
   constructor(readonly state: MvccState) {
@@ -163,7 +225,10 @@ export class Replay {
     const kind = input.byte();
     if (kind === SNAPSHOT) this.#snapshotHead(input);
     else if (kind === KEYS && this.#loading) this.#snapshotKeys(input);
-    else if (kind === END && this.#loading) this.#snapshotEnd(input);
+    else if (kind === ENTRIES && this.#loading) {
+      const name = decoder.decode(input.bytes());
+      this.entries.set(name, input.bytes().slice());
+    } else if (kind === END && this.#loading) this.#snapshotEnd(input);
     else throw new RecordError(`the snapshot has a record of unknown kind ${kind}`);
   }
 
@@ -174,11 +239,12 @@ export class Replay {
     const input = new Reader(record);
     const kind = input.byte();
     if (kind === WRITE) this.#write(input);
+    else if (kind === META) this.#operations(input, false);
     else if (kind === COMPACT) {
       const revision = input.varint();
       if (revision > this.state.compactRevision) this.state.compact(revision, this.state.revision);
       this.state.purge(Infinity);
-    } else if (kind === IDENTITY) this.identity = { clusterId: input.id(), memberId: input.id() };
+    } else if (kind === IDENTITY) this.identity = readIdentity(input);
     else throw new RecordError(`the log has a record of unknown kind ${kind}`);
   }
 
@@ -191,33 +257,49 @@ export class Replay {
   #write(input: Reader): void {
     const state = this.state;
     const revision = input.varint();
-    if (revision <= state.revision) return;
-    if (revision !== state.revision + 1) {
+    const isNew = revision > state.revision;
+    if (isNew && revision !== state.revision + 1) {
       throw new RecordError(`the log goes from revision ${state.revision} to ${revision}`);
     }
+    this.#operations(input, isNew);
+    if (isNew) state.commit();
+  }
+
+  /** Runs a record's operations; those on keys only if `onKeys`. */
+  #operations(input: Reader, onKeys: boolean): void {
+    const state = this.state;
     while (!input.isAtEnd) {
       const kind = input.byte();
       const key = input.bytes();
-      if (kind === OP_PUT) state.put(key, input.bytes());
-      else if (kind === OP_TOUCH) state.put(key, undefined);
-      else if (kind === OP_DELETE) state.delete(key);
-      else if (kind === OP_DELETE_RANGE) state.deleteRange({ start: key, end: input.bytes() });
-      else if (kind === OP_DELETE_FROM) state.deleteRange({ start: key, end: undefined });
+      const lease = kind === OP_PUT_LEASED || kind === OP_TOUCH_LEASED ? input.id() : 0n;
+      if (kind === OP_PUT || kind === OP_PUT_LEASED) {
+        const value = input.bytes();
+        if (onKeys) state.put(key, value, lease);
+      } else if (kind === OP_TOUCH || kind === OP_TOUCH_LEASED) {
+        if (onKeys) state.put(key, undefined, lease);
+      } else if (kind === OP_DELETE) {
+        if (onKeys) state.delete(key);
+      } else if (kind === OP_DELETE_RANGE) {
+        const end = input.bytes();
+        if (onKeys) state.deleteRange({ start: key, end });
+      } else if (kind === OP_DELETE_FROM) {
+        if (onKeys) state.deleteRange({ start: key, end: undefined });
+      } else if (kind === OP_SET_ENTRY) this.entries.set(decoder.decode(key), input.bytes().slice());
+      else if (kind === OP_REMOVE_ENTRY) this.entries.delete(decoder.decode(key));
       else throw new RecordError(`the log has an operation of unknown kind ${kind}`);
     }
-    state.commit();
   }
 
   #snapshotHead(input: Reader): void {
     const version = input.varint();
-    if (version !== FORMAT_VERSION) {
+    if (version < OLDEST_VERSION || version > FORMAT_VERSION) {
       throw new RecordError(
-        `the snapshot has format version ${version}, this program reads ${FORMAT_VERSION}`,
+        `the snapshot has format version ${version}, this program reads ${OLDEST_VERSION} to ${FORMAT_VERSION}`,
       );
     }
     const revision = input.varint();
     this.state.beginLoad(revision, input.varint());
-    this.identity = { clusterId: input.id(), memberId: input.id() };
+    this.identity = readIdentity(input);
     this.#loading = true;
   }
 
@@ -229,20 +311,23 @@ export class Replay {
       const count = input.varint();
       rows.length = 0;
       for (let i = 0; i < count; i++) {
-        const isTombstone = input.byte() === ROW_TOMBSTONE;
+        const flags = input.byte();
         rows.push(input.varint(), input.varint());
-        if (isTombstone) rows.push(0, 0, -1, 0);
+        if ((flags & ROW_TOMBSTONE) !== 0) rows.push(0, 0, -1, 0, -1);
         else {
           rows.push(input.varint(), input.varint());
+          const leaseAt = (flags & ROW_LEASED) !== 0 ? input.skip(ID_BYTES) : -1;
           const length = input.varint();
-          rows.push(input.skip(length), length);
+          rows.push(input.skip(length), length, leaseAt);
         }
       }
       const id = state.loadKey(key, rows[4]! >= 0);
-      for (let at = rows.length - 6; at >= 0; at -= 6) {
+      for (let at = rows.length - ROW_NUMBERS; at >= 0; at -= ROW_NUMBERS) {
         const start = rows[at + 4]!;
         const value = start < 0 ? undefined : input.slice(start, rows[at + 5]!);
-        state.loadRow(id, rows[at]!, rows[at + 1]!, rows[at + 2]!, rows[at + 3]!, value);
+        const leaseAt = rows[at + 6]!;
+        const lease = leaseAt < 0 ? 0n : input.idAt(leaseAt);
+        state.loadRow(id, rows[at]!, rows[at + 1]!, rows[at + 2]!, rows[at + 3]!, lease, value);
       }
       this.#keys++;
     }
@@ -258,18 +343,20 @@ export class Replay {
   }
 }
 
-function writeKey(out: Writer, state: MvccState, key: Uint8Array, rows: readonly number[]): void {
+function writeKey(out: Writer, state: Mvcc, key: Uint8Array, rows: readonly number[]): void {
   out.bytes(key);
   out.varint(rows.length);
   for (const row of rows) {
-    const image = state.image(row);
-    out.byte(image.value === undefined ? ROW_TOMBSTONE : 0);
-    out.varint(image.modRevision);
-    out.varint(image.sub);
-    if (image.value === undefined) continue;
-    out.varint(image.createRevision);
-    out.varint(image.version);
-    out.bytes(image.value);
+    const isTombstone = state.isTombstone(row);
+    const lease = state.leaseOf(row);
+    out.byte(isTombstone ? ROW_TOMBSTONE : lease !== 0n ? ROW_LEASED : 0);
+    out.varint(state.modRevision(row));
+    out.varint(state.subOf(row));
+    if (isTombstone) continue;
+    out.varint(state.createRevision(row));
+    out.varint(state.version(row));
+    if (lease !== 0n) out.id(lease);
+    out.bytes(state.valueOf(row));
   }
 }
 
@@ -315,9 +402,9 @@ class Writer {
   }
 
   id(value: bigint): void {
-    this.#room(8);
-    new DataView(this.#buffer.buffer).setBigUint64(this.length, value);
-    this.length += 8;
+    this.#room(ID_BYTES);
+    new DataView(this.#buffer.buffer).setBigInt64(this.length, value);
+    this.length += ID_BYTES;
   }
 
   view(): Uint8Array {
@@ -377,9 +464,16 @@ class Reader {
   }
 
   id(): bigint {
-    const start = this.skip(8);
-    return new DataView(this.record.buffer, this.record.byteOffset + start, 8).getBigUint64(0);
+    return this.idAt(this.skip(ID_BYTES));
   }
+
+  idAt(start: number): bigint {
+    return new DataView(this.record.buffer, this.record.byteOffset + start, ID_BYTES).getBigInt64(0);
+  }
+}
+
+function readIdentity(input: Reader): Identity {
+  return { clusterId: BigInt.asUintN(64, input.id()), memberId: BigInt.asUintN(64, input.id()) };
 }
 
 function truncated(): RecordError {

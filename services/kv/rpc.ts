@@ -30,6 +30,7 @@ import {
   RangeRequest_SortOrder,
   RangeRequest_SortTarget,
   type RangeResponse,
+  type RangeStreamResponse,
   type RequestOp,
   type ResponseHeader,
   type ResponseOp,
@@ -45,8 +46,8 @@ import { type Event, Event_EventType, type KeyValue as KeyValueMessage } from "$
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import { type KvCode, KvError } from "./errors.ts";
 import { keyForMessage, prefixRange, rangeOf } from "./key.ts";
-import type { KvService } from "./service.ts";
-import type { KeyValue, RangeResult, SortTarget } from "./state.ts";
+import type { KvService, RangePiece } from "./service.ts";
+import type { KeyValue, RangeResult, SortTarget } from "./mvcc.ts";
 import {
   checkRange,
   type Compare,
@@ -101,6 +102,7 @@ const CODES: Readonly<Record<KvCode, Code>> = {
   out_of_range: Code.OutOfRange,
   resource_exhausted: Code.ResourceExhausted,
   failed_precondition: Code.FailedPrecondition,
+  unimplemented: Code.Unimplemented,
   unavailable: Code.Unavailable,
 };
 
@@ -128,6 +130,7 @@ function createKv(service: KvService, header: MakeHeader): ServiceImpl<typeof KV
         checkRange(op);
         return rangeMessage(service.range(op.query), header);
       }),
+    rangeStream: (request) => rangeStream(service, header, request),
     async put(request): Promise<PutResponse> {
       try {
         const result = await service.put(toPut(request));
@@ -169,6 +172,35 @@ function createKv(service: KvService, header: MakeHeader): ServiceImpl<typeof KV
         throw toConnectError(error);
       }
     },
+  };
+}
+
+/** A range in pieces, all of one revision; header, count and more come with the last, as etcd has it. */
+async function* rangeStream(
+  service: KvService,
+  header: MakeHeader,
+  request: RangeRequest,
+): AsyncGenerator<RangeStreamResponse, void, void> {
+  const pieces = mapped(() => {
+    const op = toRange(request);
+    checkRange(op);
+    return service.rangePieces(op.query, PIECE_BYTES);
+  });
+  for (;;) {
+    const { value, done } = mapped(() => pieces.next());
+    if (done === true) return;
+    yield { $typeName: "etcdserverpb.RangeStreamResponse", rangeResponse: pieceMessage(value, header) };
+    await service.pause();
+  }
+}
+
+function pieceMessage({ kvs, last }: RangePiece, header: MakeHeader): RangeResponse {
+  return {
+    $typeName: "etcdserverpb.RangeResponse",
+    header: last === undefined ? undefined : header(last.revision),
+    kvs: kvs.map(keyValueMessage),
+    more: last?.more ?? false,
+    count: BigInt(last?.count ?? 0),
   };
 }
 
@@ -277,8 +309,13 @@ function toCompare(message: CompareMessage): Compare {
     throw new ConnectError("kv: unknown comparison", Code.InvalidArgument);
   }
   const given = message.targetUnion.case === OPERAND_FIELDS[target] ? message.targetUnion.value : undefined;
-  const operand = target === "value" ? given as Uint8Array | undefined ?? NO_BYTES : Number(given ?? 0n);
+  const operand = operandOf(target, given);
   return { key: message.key, range: rangeOf(message.key, message.rangeEnd), target, result, operand };
+}
+
+function operandOf(target: CompareTarget, given: bigint | Uint8Array | undefined): Compare["operand"] {
+  if (target === "value") return given as Uint8Array | undefined ?? NO_BYTES;
+  return target === "lease" ? given as bigint | undefined ?? 0n : Number(given ?? 0n);
 }
 
 /** Answers inside a transaction carry the revision alone, nested transactions none: as etcd has it. */
@@ -355,7 +392,7 @@ function keyValueMessage(kv: KeyValue): KeyValueMessage {
     modRevision: BigInt(kv.modRevision),
     version: BigInt(kv.version),
     value: kv.value,
-    lease: NO_LEASE,
+    lease: kv.lease,
   };
 }
 

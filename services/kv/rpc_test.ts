@@ -1,3 +1,4 @@
+import { createManualClock } from "../runtime/clock.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { KV, type RangeRequest_SortTarget, Watch, type WatchResponse } from "$proto/etcdserverpb/rpc_pb.ts";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
@@ -25,6 +26,7 @@ async function open(config: Record<string, unknown> = {}) {
     config: kvConfigSchema.parse(config),
     random: { fill: (target) => target.fill(7) },
     log: { info: () => {}, error: () => {} },
+    clock: createManualClock(),
     pause: () => new Promise((resolve) => setTimeout(resolve, 0)),
   });
   const [near, far] = createMemoryChannelPair();
@@ -96,6 +98,7 @@ Deno.test("toConnectError() maps every outcome to its code and keeps its text", 
     out_of_range: Code.OutOfRange,
     resource_exhausted: Code.ResourceExhausted,
     failed_precondition: Code.FailedPrecondition,
+    unimplemented: Code.Unimplemented,
     unavailable: Code.Unavailable,
   };
   for (const kind of Object.keys(KV_ERRORS) as KvErrorKind[]) {

@@ -9,13 +9,14 @@
  *
  *  Comparisons of writing transactions see what is applied, since that is what they will follow; their answers, refusals
  *  included, wait until what they saw is durable. */
+import type { Decision } from "./api.ts";
 import type { KvConfig } from "./config.ts";
 import { KvError } from "./errors.ts";
 import { prefixRange } from "./key.ts";
 import { decodePageToken, encodePageToken } from "./page_token.ts";
 import { Queue } from "./queue.ts";
-import { compactRecord, type Identity, snapshotRecords, WriteRecord } from "./record.ts";
-import { type KeyValue, MvccState, type RangeQuery, type RangeResult } from "./state.ts";
+import { hasFilters, type KeyValue, type Mvcc, type RangeQuery, type RangeResult } from "./mvcc.ts";
+import { compactRecord, type EntryChange, type Identity, snapshotRecords, WriteRecord } from "./record.ts";
 import { type KvStore, StoreError } from "./store.ts";
 import {
   checkChosen,
@@ -26,6 +27,7 @@ import {
   type DeleteOp,
   forEachOp,
   isReadOnly,
+  type LeaseTable,
   type OpResult,
   type PutOp,
   runChosen,
@@ -45,11 +47,15 @@ export interface KvLogger {
 
 /** What the service is made of. */
 export interface KvServiceDeps {
-  readonly state: MvccState;
+  readonly state: Mvcc;
   readonly store: KvStore;
+  /** Named entries that were replayed; the service's from now on. */
+  readonly entries: Map<string, Uint8Array>;
   readonly identity: Identity;
   readonly config: KvConfig;
   readonly log: KvLogger;
+  /** Monotonic time in milliseconds. */
+  readonly clock: { now(): number };
   /** Lets other work of the event loop run. */
   readonly pause: () => Promise<void>;
 }
@@ -69,13 +75,29 @@ export const PAGE_SIZE_MAX = 1_000;
 const PAGE_SIZE_DEFAULT = 100;
 /** Key and value bytes after which a page ends: a message between workers carries 4 MiB. */
 const PAGE_BYTES_MAX = 1_024 * 1_024;
+/** Rows of a piece of a range: what one turn may read. */
+const PAGE_ROWS_MAX = 10_000;
 
 /** Something appended to the log that is not yet durable. */
 interface Pending {
   readonly seq: number;
   readonly revision: number;
   readonly kind: "write" | "compact";
+  readonly entries: readonly EntryChange[];
 }
+
+/** Keeps a kind of named entries: those whose names begin with its prefix. */
+export interface EntryOwner {
+  /** Takes one entry of the replayed store, or a change right after it was appended (it is durable before whoever asked for
+   *  it is answered). */
+  load(name: string, value: Uint8Array | undefined): void;
+}
+
+/** A revision that was applied: its rows are the newest of history. */
+export type AppliedListener = (revision: number) => void;
+
+const NO_ENTRIES: readonly EntryChange[] = [];
+const NO_LEASES: LeaseTable = { has: () => false };
 
 /** What a put came to. */
 export interface PutResult {
@@ -96,6 +118,13 @@ export interface TxnResult {
   readonly revision: number;
   readonly succeeded: boolean;
   readonly results: readonly OpResult[];
+}
+
+/** A piece of a range that is read bit by bit. */
+export interface RangePiece {
+  readonly kvs: readonly KeyValue[];
+  /** Set on the last piece alone. */
+  readonly last: { readonly revision: number; readonly more: boolean; readonly count: number } | undefined;
 }
 
 /** A page of the keys under a prefix. */
@@ -137,11 +166,18 @@ export class KvService {
   readonly watches: WatchHub;
   readonly identity: Identity;
   readonly config: KvConfig;
-  readonly #state: MvccState;
+  readonly #state: Mvcc;
   readonly #store: KvStore;
   readonly #log: KvLogger;
-  readonly #pause: () => Promise<void>;
+  /** Lets other work of the event loop run. */
+  readonly pause: () => Promise<void>;
+  readonly #clock: { now(): number };
+  #leases: LeaseTable = NO_LEASES;
   readonly #record = new WriteRecord();
+  /** Named entries as of the durable revision. */
+  readonly #entries: Map<string, Uint8Array>;
+  readonly #owners: { readonly prefix: string; readonly owner: EntryOwner }[] = [];
+  readonly #appliedListeners: AppliedListener[] = [];
   /** Bounded by the log's pending bytes: append throws `full` before it grows beyond them. */
   readonly #pending = new Queue<Pending>();
   #durableRevision: number;
@@ -167,10 +203,12 @@ export class KvService {
   constructor(deps: KvServiceDeps) {
     this.#state = deps.state;
     this.#store = deps.store;
+    this.#entries = deps.entries;
     this.identity = deps.identity;
     this.config = deps.config;
     this.#log = deps.log;
-    this.#pause = deps.pause;
+    this.pause = deps.pause;
+    this.#clock = deps.clock;
     this.#durableRevision = deps.state.revision;
     this.#shownSeq = deps.store.durableSeq;
     this.#lastSeq = deps.store.durableSeq;
@@ -207,12 +245,81 @@ export class KvService {
     return this.#failure;
   }
 
+  /** Time of the service's clock, in milliseconds. */
+  now(): number {
+    return this.#clock.now();
+  }
+
+  /** Gives `owner` every named entry whose name begins with `prefix`, now and as they change. Prefixes do not overlap. */
+  ownEntries(prefix: string, owner: EntryOwner): void {
+    this.#owners.push({ prefix, owner });
+    for (const [name, value] of this.#entries) if (name.startsWith(prefix)) owner.load(name, value);
+  }
+
+  /** Calls `listener` when a revision has been applied and appended, before it is durable. */
+  onApplied(listener: AppliedListener): void {
+    this.#appliedListeners.push(listener);
+  }
+
+  /** Takes the table of leases that puts are checked against. */
+  useLeases(leases: LeaseTable): void {
+    this.#leases = leases;
+  }
+
+  /** The machine, for what runs inside `mutate` or reads on behalf of it. */
+  get state(): Mvcc {
+    return this.#state;
+  }
+
   /** Reads a range at one revision.
    *  @throws {KvError} `emptyKey`, `compacted`, `futureRevision`. */
   range(query: RangeQuery): RangeResult {
     this.#ranges++;
     if (query.key.length === 0) throw new KvError("emptyKey");
     return this.#state.range(query, this.#durableRevision);
+  }
+
+  /** Reads a range in pieces of about `pieceBytes` of keys and values, all at one revision; the last piece says how it
+   *  ended. Only in key order and without filters.
+   *  @throws {KvError} at any piece: `compacted` when compaction overtakes it. */
+  rangePieces(query: RangeQuery, pieceBytes: number): Generator<RangePiece, void, void> {
+    this.#ranges++;
+    if (query.key.length === 0) throw new KvError("emptyKey");
+    if ((query.sortTarget ?? "key") !== "key" || query.sortOrder !== undefined) {
+      throw new KvError("streamSort");
+    }
+    if (hasFilters(query)) throw new KvError("streamFilters");
+    const newest = this.#durableRevision;
+    return this.#pieces(query, this.#state.checkRevision(query.revision ?? 0, newest), newest, pieceBytes);
+  }
+
+  *#pieces(
+    query: RangeQuery,
+    revision: number,
+    newest: number,
+    pieceBytes: number,
+  ): Generator<RangePiece, void, void> {
+    const state = this.#state;
+    const range = query.range === "single" ? { start: query.key, end: successorOf(query.key) } : query.range;
+    const limit = query.limit ?? 0;
+    let left = query.countOnly === true ? 0 : limit > 0 ? limit : Infinity;
+    let start = range.start;
+    while (left > 0) {
+      state.checkRevision(revision, newest);
+      const want = Math.min(left, PAGE_ROWS_MAX);
+      const { rows, isCut } = state.pageRows({ start, end: range.end }, revision, want, pieceBytes);
+      left -= rows.length;
+      if (rows.length === 0) break;
+      start = successorOf(state.keyOf(rows.at(-1)!));
+      yield { kvs: rows.map((row) => state.keyValue(row, query.keysOnly)), last: undefined };
+      if (rows.length < want && !isCut) break;
+    }
+    state.checkRevision(revision, newest);
+    const { count } = state.range({ key: query.key, range: query.range, countOnly: true, revision }, newest);
+    yield {
+      kvs: [],
+      last: { revision: newest, more: query.countOnly !== true && limit > 0 && count > limit, count },
+    };
   }
 
   /** Puts one key; resolves when that is durable. With `ifModRevision` only if that is the key's mod revision (0: absent).
@@ -222,12 +329,12 @@ export class KvService {
     this.#puts++;
     checkPut(op);
     this.#checkSizes(op);
-    // A put by itself looks at the lease first, one in a transaction last: as etcd does.
-    if (op.lease !== 0n) throw new KvError("leaseNotFound");
-    return this.#mutate((log) => {
-      checkPutOn(this.#state, op);
+    return this.mutate((log) => {
+      // A put by itself looks at the lease first, one in a transaction last: as etcd does.
+      if (op.lease !== 0n && !this.#leases.has(op.lease)) throw new KvError("leaseNotFound");
+      checkPutOn(this.#state, this.#leases, op);
       this.#checkModRevision(op.key, ifModRevision);
-      this.#checkQuota(MvccState.costOfPut(op.key.length, op.value.length));
+      this.#checkQuota(this.#state.costOfPut(op.key.length, op.value.length));
       const { prevKv } = runPut(this.#state, op, log);
       const state = this.#state;
       const version = state.version(state.rowAt(op.key, Infinity));
@@ -241,7 +348,7 @@ export class KvService {
     this.#checkWritable();
     this.#deletes++;
     if (op.key.length === 0) throw new KvError("emptyKey");
-    return this.#mutate((log) => {
+    return this.mutate((log) => {
       this.#checkModRevision(op.key, ifModRevision);
       return runDelete(this.#state, op, this.#state.revision, log);
     });
@@ -256,19 +363,53 @@ export class KvService {
     if (isReadOnly(txn)) return Promise.resolve(this.#readOnlyTxn(txn));
     this.#checkWritable();
     if (txnBytes(txn) > this.config.maxRequestBytes) throw new KvError("requestTooLarge");
-    return this.#mutate((log) => {
+    return this.mutate((log) => {
       const chosen = chooseBranches(state, txn, Infinity);
-      checkChosen(state, chosen, state.revision);
+      checkChosen(state, this.#leases, chosen, state.revision);
       let cost = 0;
       forEachOp(chosen, (op) => {
         if (op.kind !== "put") return;
         this.#checkSizes(op);
-        cost += MvccState.costOfPut(op.key.length, op.value.length);
+        cost += this.#state.costOfPut(op.key.length, op.value.length);
       });
       if (cost > 0) this.#checkQuota(cost);
       const results = runChosen(state, chosen, state.revision, log);
       const revision = state.hasChanges ? state.revision + 1 : state.revision;
       return { revision, succeeded: chosen.succeeded, results };
+    });
+  }
+
+  /** Reads keys as of the newest write, lets `decide` choose what to write, and writes that, atomically; resolves with its
+   *  result when all of it is durable. `decide` is called once and must not write keys outside `keys`.
+   *  @throws {KvError} and what `decide` throws; then nothing is written. */
+  transact<T>(
+    keys: readonly Uint8Array[],
+    decide: (found: readonly (KeyValue | undefined)[]) => Decision<T>,
+  ): Promise<T> {
+    return this.mutate((log) => {
+      const state = this.#state;
+      const found = keys.map((key) => {
+        const row = state.rowAt(key, Infinity);
+        return row < 0 ? undefined : state.keyValue(row);
+      });
+      const { writes, result } = decide(found);
+      let bytes = 0;
+      let cost = 0;
+      for (const op of writes) {
+        if (op.kind === "delete") continue;
+        checkPut(op);
+        this.#checkSizes(op);
+        checkPutOn(state, this.#leases, op);
+        bytes += op.key.length + op.value.length;
+        cost += state.costOfPut(op.key.length, op.value.length);
+      }
+      if (bytes > this.config.maxRequestBytes) throw new KvError("requestTooLarge");
+      if (cost > 0) this.#checkQuota(cost);
+      for (const op of writes) {
+        if (op.kind === "put") runPut(state, op, log);
+        else runDelete(state, op, state.revision, log);
+      }
+      return result;
     });
   }
 
@@ -357,8 +498,12 @@ export class KvService {
 
   // ---- writing ----
 
-  /** Runs `change` on the state, logs what it did and waits for durability. A change that throws leaves no trace. */
-  async #mutate<T>(change: (log: WriteLog) => T): Promise<T> {
+  /** Runs `change` on the state, logs what it did and resolves when that is durable: the one door for writes. `change` is
+   *  synchronous; it must tell the log of every write, which runPut and runDelete do. One that throws leaves no trace, and
+   *  the rejection waits until what it saw is durable.
+   *  @throws {KvError} */
+  async mutate<T>(change: (log: WriteLog) => T): Promise<T> {
+    this.#checkWritable();
     const state = this.#state;
     const record = this.#record;
     record.begin(state.revision + 1);
@@ -371,34 +516,44 @@ export class KvService {
       await this.#settled(this.#lastSeq);
       throw error;
     }
-    if (state.hasChanges) this.#appendWrite(record.payload);
+    if (state.hasChanges) this.#appendWrite(record.payload, record.entries);
+    else if (record.entries.length > 0) this.#appendWrite(record.entriesPayload, record.entries);
     await this.#settled(this.#lastSeq);
     return result;
   }
 
-  #appendWrite(payload: Uint8Array): void {
+  #appendWrite(payload: Uint8Array, entries: readonly EntryChange[]): void {
+    const state = this.#state;
     let seq: number;
     try {
-      seq = this.#store.append(payload);
+      seq = this.#store.append(payload, entries);
     } catch (error) {
-      this.#state.rollback();
+      state.rollback();
       throw refusedBy(error);
     }
     this.#logBytes += payload.length;
     this.#lastSeq = seq;
-    this.#pending.push({ seq, revision: this.#state.commit(), kind: "write" });
+    const hasRows = state.hasChanges;
+    const revision = state.commit();
+    this.#pending.push({ seq, revision, kind: "write", entries });
+    for (const { name, value } of entries) this.#ownerOf(name)?.load(name, value);
+    if (hasRows) { for (const listener of this.#appliedListeners) listener(revision); }
+  }
+
+  #ownerOf(name: string): EntryOwner | undefined {
+    return this.#owners.find(({ prefix }) => name.startsWith(prefix))?.owner;
   }
 
   #appendCompaction(revision: number): number {
     let seq: number;
     try {
-      seq = this.#store.append(compactRecord(revision));
+      seq = this.#store.append(compactRecord(revision), NO_ENTRIES);
     } catch (error) {
       throw refusedBy(error);
     }
     this.#compactWanted = revision;
     this.#lastSeq = seq;
-    this.#pending.push({ seq, revision, kind: "compact" });
+    this.#pending.push({ seq, revision, kind: "compact", entries: NO_ENTRIES });
     return seq;
   }
 
@@ -424,6 +579,10 @@ export class KvService {
       this.#pending.shift();
       if (next.kind === "write") revision = next.revision;
       else compactRevision = next.revision;
+      for (const { name, value } of next.entries) {
+        if (value === undefined) this.#entries.delete(name);
+        else this.#entries.set(name, value);
+      }
       next = this.#pending.first;
     }
     this.#durableRevision = revision;
@@ -440,7 +599,10 @@ export class KvService {
     if (this.#isClosed || this.#failure !== undefined) return;
     this.#compactIfDue();
     if (this.#state.purgeBacklog > 0) this.#purgeInBackground();
-    if (this.#logBytes >= this.#snapshotAtBytes && this.#snapshotting === undefined) {
+    if (
+      this.#store.takesSnapshots && this.#logBytes >= this.#snapshotAtBytes &&
+      this.#snapshotting === undefined
+    ) {
       // Begun on a later turn: the snapshot's own first steps may make something durable and come here again.
       this.#snapshotting = Promise.resolve()
         .then(() => this.#snapshot())
@@ -479,10 +641,11 @@ export class KvService {
     const isPressed = state.bytes > quotaBytes * QUOTA_PRESSURE &&
       state.historyBytes > quotaBytes * HISTORY_WORTH;
     if (state.historyBytes <= retainHistoryBytes && !isPressed) return 0;
-    const history = state.history;
-    const index = history.start + Math.ceil(history.length * HISTORY_SHARE);
-    if (index >= history.end) return this.#durableRevision;
-    return Math.min(state.modRevision(history.at(index)), this.#durableRevision);
+    const start = state.indexOfRevision(0);
+    const end = state.historyEnd;
+    const index = start + Math.ceil((end - start) * HISTORY_SHARE);
+    if (index >= end) return this.#durableRevision;
+    return Math.min(state.modRevision(state.historyAt(index)), this.#durableRevision);
   }
 
   #purgeInBackground(): void {
@@ -496,7 +659,7 @@ export class KvService {
     for (;;) {
       this.#state.purge(PURGE_SLICE_ROWS);
       if (this.#state.purgeBacklog === 0 || this.#isClosed) return;
-      await this.#pause();
+      await this.pause();
     }
   }
 
@@ -509,6 +672,7 @@ export class KvService {
       revision: this.#durableRevision,
       compactRevision: state.compactRevision,
       identity: this.identity,
+      entries: new Map(this.#entries),
     };
     let bytes = 0;
     const counted = function* () {
@@ -539,7 +703,7 @@ export class KvService {
     const state = this.#state;
     const revision = this.#durableRevision;
     const chosen = chooseBranches(state, txn, revision);
-    checkChosen(state, chosen, revision);
+    checkChosen(state, this.#leases, chosen, revision);
     // Nothing in it writes, so nothing reaches the record.
     const results = runChosen(state, chosen, revision, this.#record);
     return { revision, succeeded: chosen.succeeded, results };

@@ -1,3 +1,4 @@
+import { createManualClock } from "../runtime/clock.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { kvConfigSchema } from "./config.ts";
@@ -42,6 +43,7 @@ async function open(config: Record<string, unknown> = {}, disk: Disk = newDisk()
     config: kvConfigSchema.parse(config),
     random: { fill: (target) => target.fill(7) },
     log: { info: () => {}, error: (message) => errors.push(message) },
+    clock: createManualClock(),
     pause: () => Promise.resolve(),
   });
   manual!.isAutomatic = false;

@@ -14,73 +14,26 @@ import { KvError } from "./errors.ts";
 import { History } from "./history.ts";
 import { compareBytes, type KeyRange } from "./key.ts";
 import { grownInt32, grownUint32, KEY_OVERHEAD_BYTES, KeyIndex } from "./key_index.ts";
-
-/** One key at one revision. Arrays are the receiver's to keep. */
-export interface KeyValue {
-  readonly key: Uint8Array;
-  readonly value: Uint8Array;
-  readonly createRevision: number;
-  readonly modRevision: number;
-  /** Puts since creation, from 1. */
-  readonly version: number;
-}
-
-/** What a range is sorted by. */
-export type SortTarget = "key" | "version" | "create" | "mod" | "value";
-
-/** What to read. Unset options do not restrict. */
-export interface RangeQuery {
-  readonly key: Uint8Array;
-  /** The range, or "single" for the one key. */
-  readonly range: KeyRange | "single";
-  /** Most keys to return; 0 is no limit. */
-  readonly limit?: number;
-  /** Revision to read at; 0 or less is the newest. */
-  readonly revision?: number;
-  /** Unset: key order when the target is the key, else ascending. */
-  readonly sortOrder?: "ascend" | "descend";
-  readonly sortTarget?: SortTarget;
-  readonly keysOnly?: boolean;
-  readonly countOnly?: boolean;
-  /** 0 is no bound, here and below. */
-  readonly minModRevision?: number;
-  readonly maxModRevision?: number;
-  readonly minCreateRevision?: number;
-  readonly maxCreateRevision?: number;
-}
-
-/** What a range found. */
-export interface RangeResult {
-  /** Newest revision the reader may see. */
-  readonly revision: number;
-  readonly kvs: KeyValue[];
-  /** Whether `limit` cut the answer. */
-  readonly more: boolean;
-  /** Keys in the range, whatever the limit and filters. */
-  readonly count: number;
-}
-
-/** One row of a snapshot or of history. */
-export interface RowImage {
-  readonly modRevision: number;
-  /** Order within the revision, from 0. */
-  readonly sub: number;
-  readonly createRevision: number;
-  readonly version: number;
-  /** Undefined for a tombstone. */
-  readonly value: Uint8Array | undefined;
-}
+import { LeaseSlots } from "./lease_slots.ts";
+import {
+  hasFilters,
+  type KeyValue,
+  type Mvcc,
+  type PageRows,
+  type RangeQuery,
+  type RangeResult,
+} from "./mvcc.ts";
 
 /** Marks a tombstone in the column of value lengths. */
 const TOMBSTONE = 0xffff_ffff;
 /** Bytes of columns and history that one row takes. */
-const ROW_BYTES = 48;
+const ROW_BYTES = 52;
 /** Columns grow by this factor. */
 const GROWTH = 1.5;
 const NO_BYTES = new Uint8Array(0);
 
 /** The store. Not more than one write at a time: `put`, `delete` …, then `commit` or `rollback`. */
-export class MvccState {
+export class MvccState implements Mvcc {
   /** Newest revision; an empty store is at 1, so the first write gets 2. */
   revision = 1;
   /** Reads below it are refused; 0 when nothing was compacted. */
@@ -91,6 +44,7 @@ export class MvccState {
 
   readonly #arena = new Arena();
   readonly #keys: KeyIndex;
+  readonly #leases = new LeaseSlots();
   #mod: Float64Array = new Float64Array(1_024);
   #create: Float64Array = new Float64Array(1_024);
   #version: Float64Array = new Float64Array(1_024);
@@ -98,6 +52,7 @@ export class MvccState {
   #key: Int32Array = new Int32Array(1_024);
   #address: Uint32Array = new Uint32Array(1_024);
   #length: Uint32Array = new Uint32Array(1_024);
+  #lease: Uint32Array = new Uint32Array(1_024);
   /** Next older row of the same key, or -1; links free rows too. */
   #prev: Int32Array = new Int32Array(1_024);
   #rowsMade = 0;
@@ -126,14 +81,14 @@ export class MvccState {
   }
 
   /** Bytes that a put of a new key takes at most. */
-  static costOfPut(keyBytes: number, valueBytes: number): number {
+  costOfPut(keyBytes: number, valueBytes: number): number {
     return storedBytes(keyBytes) + storedBytes(valueBytes) + ROW_BYTES + KEY_OVERHEAD_BYTES;
   }
 
   // ---- writing ----
 
   /** Puts `value`, or the value the key has when undefined (the key must be live then). Returns the new row. */
-  put(key: Uint8Array, value: Uint8Array | undefined): number {
+  put(key: Uint8Array, value: Uint8Array | undefined, lease = 0n): number {
     let id = this.#keys.find(key);
     const isNew = id < 0;
     const before = isNew ? -1 : this.#keys.head[id]!;
@@ -147,6 +102,7 @@ export class MvccState {
     this.#version[row] = wasLive ? this.#version[before]! + 1 : 1;
     this.#address[row] = this.#arena.store(bytes);
     this.#length[row] = bytes.length;
+    this.#lease[row] = this.#leases.take(lease);
     if (wasLive) this.historyBytes += this.#rowBytes(before);
     return row;
   }
@@ -221,6 +177,7 @@ export class MvccState {
       createRevision: this.#create[row]!,
       modRevision: this.#mod[row]!,
       version: this.#version[row]!,
+      lease: this.leaseOf(row),
     };
   }
 
@@ -247,6 +204,16 @@ export class MvccState {
     return this.#version[row]!;
   }
 
+  /** Lease of a row; 0 for none. */
+  leaseOf(row: number): bigint {
+    return this.#leases.idOf(this.#lease[row]!);
+  }
+
+  /** Order of a row within its revision. */
+  subOf(row: number): number {
+    return this.#sub[row]!;
+  }
+
   isTombstone(row: number): boolean {
     return this.#length[row] === TOMBSTONE;
   }
@@ -267,6 +234,22 @@ export class MvccState {
     if (this.#mod[row]! - 1 < this.compactRevision) return -1;
     const before = this.#prev[row]!;
     return before >= 0 && this.#length[before] !== TOMBSTONE ? before : -1;
+  }
+
+  /** Lease of the value that `row` superseded; 0 for none. */
+  previousLeaseOf(row: number): bigint {
+    const before = this.#prev[row]!;
+    return before < 0 ? 0n : this.leaseOf(before);
+  }
+
+  /** Calls `visit` with the row of every live key that has a lease. */
+  visitLeased(visit: (row: number) => void): void {
+    if (this.#leases.size === 0) return;
+    this.#keys.walk(0, this.#keys.endPosition, (id) => {
+      const row = this.#keys.head[id]!;
+      if (row >= 0 && this.#lease[row] !== 0) visit(row);
+      return true;
+    });
   }
 
   /** Rows of a key with revisions of `from` to `to`, oldest first, appended to `into`. */
@@ -325,7 +308,7 @@ export class MvccState {
     revision: number,
     limit: number,
     bytesMax: number,
-  ): { readonly rows: number[]; readonly isCut: boolean } {
+  ): PageRows {
     const [from, to] = this.#positions(range);
     const rows: number[] = [];
     let bytes = 0;
@@ -401,6 +384,16 @@ export class MvccState {
     };
   }
 
+  /** Index after the newest row of history. */
+  get historyEnd(): number {
+    return this.history.end;
+  }
+
+  /** Row at an index of history. */
+  historyAt(index: number): number {
+    return this.history.at(index);
+  }
+
   /** First index of history whose row is of `revision` or later; `history.end` if there is none. */
   indexOfRevision(revision: number): number {
     let low = this.history.start;
@@ -442,17 +435,6 @@ export class MvccState {
     });
   }
 
-  /** A row as it goes to a snapshot. */
-  image(row: number): RowImage {
-    return {
-      modRevision: this.#mod[row]!,
-      sub: this.#sub[row]!,
-      createRevision: this.#create[row]!,
-      version: this.#version[row]!,
-      value: this.isTombstone(row) ? undefined : this.valueOf(row),
-    };
-  }
-
   /** Starts loading a snapshot into an empty state. */
   beginLoad(revision: number, compactRevision: number): void {
     if (this.#rowsUsed > 0) throw new RangeError("Cannot load a snapshot: the state is not empty");
@@ -472,6 +454,7 @@ export class MvccState {
     sub: number,
     createRevision: number,
     version: number,
+    lease: bigint,
     value: Uint8Array | undefined,
   ): void {
     const before = this.#keys.head[id]!;
@@ -484,6 +467,7 @@ export class MvccState {
     this.#prev[row] = before;
     this.#address[row] = value === undefined ? 0 : this.#arena.store(value);
     this.#length[row] = value === undefined ? TOMBSTONE : value.length;
+    this.#lease[row] = this.#leases.take(lease);
     this.#keys.head[id] = row;
     if (before >= 0 && this.#length[before] !== TOMBSTONE) this.historyBytes += this.#rowBytes(before);
     if (value === undefined) this.historyBytes += ROW_BYTES;
@@ -538,6 +522,7 @@ export class MvccState {
     this.#version[row] = 0;
     this.#address[row] = 0;
     this.#length[row] = TOMBSTONE;
+    this.#lease[row] = 0;
   }
 
   /** A row of the next revision at the head of its key's chain and at the end of history. */
@@ -571,11 +556,13 @@ export class MvccState {
     this.#key = grownInt32(this.#key, rows);
     this.#address = grownUint32(this.#address, rows);
     this.#length = grownUint32(this.#length, rows);
+    this.#lease = grownUint32(this.#lease, rows);
     this.#prev = grownInt32(this.#prev, rows);
   }
 
   #freeRowOf(row: number): void {
     if (this.#length[row] !== TOMBSTONE) this.#arena.free(this.#address[row]!, this.#length[row]!);
+    this.#leases.release(this.#lease[row]!);
     this.#prev[row] = this.#freeRow;
     this.#freeRow = row;
     this.#rowsUsed--;
@@ -700,11 +687,6 @@ export class MvccState {
   #materialise(rows: readonly number[], query: RangeQuery): KeyValue[] {
     return rows.map((row) => this.keyValue(row, query.keysOnly));
   }
-}
-
-function hasFilters(query: RangeQuery): boolean {
-  return (query.minModRevision ?? 0) !== 0 || (query.maxModRevision ?? 0) !== 0 ||
-    (query.minCreateRevision ?? 0) !== 0 || (query.maxCreateRevision ?? 0) !== 0;
 }
 
 function grownFloat64(column: Float64Array, rows: number): Float64Array<ArrayBuffer> {

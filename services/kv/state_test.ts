@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { KvError } from "./errors.ts";
 import { compareBytes } from "./key.ts";
 import { Replay, snapshotRecords } from "./record.ts";
-import { MvccState, type RangeQuery } from "./state.ts";
+import type { RangeQuery } from "./mvcc.ts";
+import { MvccState } from "./state.ts";
 import { aQuery, aWrite, type Write } from "./testing/arbitraries.ts";
 import { Model } from "./testing/model.ts";
 
@@ -18,8 +19,8 @@ function write(state: MvccState, model: Model, writes: readonly Write[], keep: b
   for (const one of writes) {
     if (one.kind === "put") {
       if (deletes > 0 || isWritten(one.key)) continue;
-      state.put(one.key, one.value);
-      model.put(one.key, one.value);
+      state.put(one.key, one.value, one.lease);
+      model.put(one.key, one.value, one.lease);
       written.push(one.key);
     } else {
       if (written.length > 0) continue;
@@ -135,7 +136,8 @@ Deno.test("MvccState loaded from a snapshot reads, watches and compacts as the o
         const state = new MvccState(1);
         const model = new Model();
         run(state, model, before);
-        const scope = { revision: state.revision, compactRevision: state.compactRevision, identity };
+        const entries = new Map([["lease/1", bytes("x")]]);
+        const scope = { revision: state.revision, compactRevision: state.compactRevision, identity, entries };
         const replay = new Replay(new MvccState(2));
         for (const record of snapshotRecords(state, scope)) replay.snapshotRecord(record);
         replay.end();

@@ -1,5 +1,7 @@
 /** What the service needs of durable storage: a log of records with snapshots. stores/log.ts has it on disk. */
 
+import type { EntryChange } from "./record.ts";
+
 /** Why a record was not taken: `full` too much waits for the disk, try again; `failed` the store has stopped. */
 export class StoreError extends Error {
   override readonly name = "StoreError";
@@ -11,9 +13,10 @@ export class StoreError extends Error {
 
 /** An open store. Its owner had all records replayed into it while opening. */
 export interface KvStore {
-  /** Takes a record (copied before it returns) and gives it the next number. Does no I/O.
+  /** Takes a record (copied before it returns) and gives it the next number. Does no I/O. `entries` are the changes of
+   *  named entries that the record holds, for stores that keep no records.
    *  @throws {StoreError} */
-  append(record: Uint8Array): number;
+  append(record: Uint8Array, entries: readonly EntryChange[]): number;
   /** Resolves when record `seq` and all before it are durable. Rejects with the StoreError that stopped the store. */
   durable(seq: number): Promise<void>;
   /** Number of the last durable record, or of the last one found when opened. */
@@ -22,6 +25,8 @@ export interface KvStore {
   onDurable(listener: () => void): void;
   /** Resolves with the reason when the store stops taking records. */
   readonly stopped: Promise<StoreError>;
+  /** Whether it keeps records, so that it needs a snapshot now and then. */
+  readonly takesSnapshots: boolean;
   /** Writes a snapshot that stands for all records up to `coversSeq`. `records` is read over many turns.
    *  When it rejects, nothing was lost. */
   snapshot(records: Iterable<Uint8Array>, coversSeq: number): Promise<void>;

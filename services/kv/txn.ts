@@ -1,7 +1,7 @@
 /** Transactions: what a request may contain, which branches its comparisons choose, and running them on the state. */
 import { KvError } from "./errors.ts";
 import { compareBytes, type KeyRange, toBinaryString } from "./key.ts";
-import type { KeyValue, MvccState, RangeQuery, RangeResult } from "./state.ts";
+import type { KeyValue, Mvcc, RangeQuery, RangeResult } from "./mvcc.ts";
 
 /** Most comparisons, and most operations of a branch, in one transaction; nested ones get what is left. etcd's default. */
 export const TXN_OPS_MAX = 128;
@@ -15,6 +15,9 @@ export interface PutOp {
   readonly prevKv: boolean;
   readonly ignoreValue: boolean;
   readonly ignoreLease: boolean;
+  /** Gives the key a lease of its own that runs out after so many milliseconds (1 or more) and ends with the key; not
+   *  together with `lease`. */
+  readonly ttlMs?: number;
 }
 
 /** Deletes one key or a range. */
@@ -52,8 +55,8 @@ export interface Compare {
   readonly range: KeyRange | "single";
   readonly target: CompareTarget;
   readonly result: "equal" | "greater" | "less" | "not_equal";
-  /** What to compare with: bytes for the value, a number for the rest. */
-  readonly operand: Uint8Array | number;
+  /** What to compare with: bytes for the value, the id for the lease, a number for the rest. */
+  readonly operand: Uint8Array | number | bigint;
 }
 
 /** When every comparison holds, `success` runs, else `failure`. */
@@ -78,11 +81,18 @@ export type OpResult =
 
 /** What a write did, for the log: enough to do it again on the state it was done on. */
 export interface WriteLog {
-  put(key: Uint8Array, value: Uint8Array): void;
+  put(key: Uint8Array, value: Uint8Array, lease: bigint): void;
   /** A put that kept the value. */
-  touch(key: Uint8Array): void;
+  touch(key: Uint8Array, lease: bigint): void;
   delete(key: Uint8Array): void;
   deleteRange(range: KeyRange): void;
+  /** Sets what the store keeps under a name besides its keys, or removes it. */
+  meta(name: string, value: Uint8Array | undefined): void;
+}
+
+/** Which leases there are. */
+export interface LeaseTable {
+  has(id: bigint): boolean;
 }
 
 /** Checks what can be checked without the state.
@@ -108,14 +118,14 @@ export function checkRange(op: RangeOp): void {
   if (!op.hasValidSort) throw new KvError("invalidSortOption");
 }
 
-/** Checks a put in a transaction against the state: no leases exist yet, and only an existing key has a value or lease
- *  to keep.
+/** Checks a put in a transaction against the state: the lease must exist, and only an existing key has a value or lease to
+ *  keep.
  *  @throws {KvError} `keyNotFound`, `leaseNotFound`. */
-export function checkPutOn(state: MvccState, op: PutOp): void {
+export function checkPutOn(state: Mvcc, leases: LeaseTable, op: PutOp): void {
   if ((op.ignoreValue || op.ignoreLease) && state.rowAt(op.key, Infinity) < 0) {
     throw new KvError("keyNotFound");
   }
-  if (op.lease !== 0n) throw new KvError("leaseNotFound");
+  if (op.lease !== 0n && !leases.has(op.lease)) throw new KvError("leaseNotFound");
 }
 
 /** Whether no operation of any branch can write. */
@@ -129,7 +139,7 @@ export function isReadOnly(txn: Txn): boolean {
 export function txnBytes(txn: Txn): number {
   let bytes = 0;
   for (const compare of txn.compares) {
-    bytes += compare.key.length + (typeof compare.operand === "number" ? 8 : compare.operand.length);
+    bytes += compare.key.length + (typeof compare.operand === "object" ? compare.operand.length : 8);
   }
   for (const op of [...txn.success, ...txn.failure]) {
     if (op === undefined) continue;
@@ -147,7 +157,7 @@ export interface ChosenTxn {
 }
 
 /** Evaluates every comparison of a checked transaction on the state as `revision` sees it. */
-export function chooseBranches(state: MvccState, txn: Txn, revision: number): ChosenTxn {
+export function chooseBranches(state: Mvcc, txn: Txn, revision: number): ChosenTxn {
   const succeeded = txn.compares.every((compare) => holds(state, compare, revision));
   const ops = (succeeded ? txn.success : txn.failure).map((op) =>
     op?.kind === "txn" ? chooseBranches(state, op.txn, revision) : op as PlainOp
@@ -157,10 +167,10 @@ export function chooseBranches(state: MvccState, txn: Txn, revision: number): Ch
 
 /** Checks the chosen operations against the state before any of them runs, so that a transaction happens whole or not.
  *  @throws {KvError} `keyNotFound`, `leaseNotFound`, `futureRevision`, `compacted`. */
-export function checkChosen(state: MvccState, chosen: ChosenTxn, newest: number): void {
+export function checkChosen(state: Mvcc, leases: LeaseTable, chosen: ChosenTxn, newest: number): void {
   // All puts before all ranges, as etcd does: it decides which of two errors is told.
   forEachOp(chosen, (op) => {
-    if (op.kind === "put") checkPutOn(state, op);
+    if (op.kind === "put") checkPutOn(state, leases, op);
   });
   forEachOp(chosen, (op) => {
     if (op.kind !== "range") return;
@@ -182,7 +192,7 @@ export function forEachOp(chosen: ChosenTxn, visit: (op: PlainOp) => void): void
 /** Runs the chosen operations in order. Reads see the writes before them. The caller commits.
  *  `newest` is the revision readers see when nothing was written yet. */
 export function runChosen(
-  state: MvccState,
+  state: Mvcc,
   chosen: ChosenTxn,
   newest: number,
   log: WriteLog,
@@ -200,21 +210,22 @@ export function runChosen(
 
 /** Runs one put; the caller commits. */
 export function runPut(
-  state: MvccState,
+  state: Mvcc,
   op: PutOp,
   log: WriteLog,
 ): OpResult & { readonly kind: "put" } {
-  const before = op.prevKv ? state.rowAt(op.key, Infinity) : -1;
-  const prevKv = before < 0 ? undefined : state.keyValue(before);
-  state.put(op.key, op.ignoreValue ? undefined : op.value);
-  if (op.ignoreValue) log.touch(op.key);
-  else log.put(op.key, op.value);
+  const before = op.prevKv || op.ignoreLease ? state.rowAt(op.key, Infinity) : -1;
+  const prevKv = before < 0 || !op.prevKv ? undefined : state.keyValue(before);
+  const lease = op.ignoreLease && before >= 0 ? state.leaseOf(before) : op.lease;
+  state.put(op.key, op.ignoreValue ? undefined : op.value, lease);
+  if (op.ignoreValue) log.touch(op.key, lease);
+  else log.put(op.key, op.value, lease);
   return { kind: "put", revision: state.revision + 1, prevKv };
 }
 
 /** Runs one deletion; the caller commits. `visible` is the revision of the answer when nothing was deleted. */
 export function runDelete(
-  state: MvccState,
+  state: Mvcc,
   op: DeleteOp,
   visible: number,
   log: WriteLog,
@@ -228,7 +239,7 @@ export function runDelete(
   return { kind: "delete", revision: deleted > 0 ? state.revision + 1 : visible, deleted, prevKvs };
 }
 
-function keysBefore(state: MvccState, op: DeleteOp): KeyValue[] {
+function keysBefore(state: Mvcc, op: DeleteOp): KeyValue[] {
   if (op.range !== "single") {
     return state.rowsInRange(op.range, Infinity).map((row) => state.keyValue(row));
   }
@@ -236,7 +247,7 @@ function keysBefore(state: MvccState, op: DeleteOp): KeyValue[] {
   return row < 0 ? [] : [state.keyValue(row)];
 }
 
-function holds(state: MvccState, compare: Compare, revision: number): boolean {
+function holds(state: Mvcc, compare: Compare, revision: number): boolean {
   if (compare.range !== "single") {
     const rows = state.rowsInRange(compare.range, revision);
     if (rows.length > 0) return rows.every((row) => rowHolds(state, compare, row));
@@ -245,23 +256,25 @@ function holds(state: MvccState, compare: Compare, revision: number): boolean {
     if (row >= 0) return rowHolds(state, compare, row);
   }
   // An absent key has numbers of 0 and no value: a comparison of values fails whatever it asks.
-  return compare.target !== "value" && outcome(compare, 0 - (compare.operand as number));
+  return compare.target !== "value" && outcome(compare, 0 - signOf(compare.operand as number | bigint));
 }
 
-function rowHolds(state: MvccState, compare: Compare, row: number): boolean {
+function rowHolds(state: Mvcc, compare: Compare, row: number): boolean {
   const operand = compare.operand;
-  if (typeof operand !== "number") return outcome(compare, compareBytes(state.valueOf(row), operand));
+  if (typeof operand === "object") return outcome(compare, compareBytes(state.valueOf(row), operand));
+  if (typeof operand === "bigint") return outcome(compare, signOf(state.leaseOf(row) - operand));
   switch (compare.target) {
     case "version":
       return outcome(compare, state.version(row) - operand);
     case "create":
       return outcome(compare, state.createRevision(row) - operand);
-    case "mod":
-      return outcome(compare, state.modRevision(row) - operand);
     default:
-      // No key has a lease yet.
-      return outcome(compare, 0 - operand);
+      return outcome(compare, state.modRevision(row) - operand);
   }
+}
+
+function signOf(value: number | bigint): number {
+  return value > 0 ? 1 : value < 0 ? -1 : 0;
 }
 
 function outcome(compare: Compare, difference: number): boolean {

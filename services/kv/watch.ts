@@ -12,7 +12,7 @@ import { WATCH_CANCEL_REASONS } from "./errors.ts";
 import { IntervalTree } from "./interval_tree.ts";
 import { compareBytes, type KeyRange, toBinaryString } from "./key.ts";
 import { Queue } from "./queue.ts";
-import type { KeyValue, MvccState } from "./state.ts";
+import type { KeyValue, Mvcc } from "./mvcc.ts";
 
 /** Bounds of watching. */
 export interface WatchLimits {
@@ -103,7 +103,7 @@ const NO_BYTES = new Uint8Array(0);
 export class WatchHub {
   /** Newest revision that may be shown. */
   revision: number;
-  readonly #state: MvccState;
+  readonly #state: Mvcc;
   readonly #limits: WatchLimits;
   readonly #byKey = new Map<string, Set<Watcher>>();
   readonly #byRange = new IntervalTree<Watcher>();
@@ -111,7 +111,7 @@ export class WatchHub {
   readonly #streams = new Set<WatchStream>();
   #watchers = 0;
 
-  constructor(state: MvccState, limits: WatchLimits) {
+  constructor(state: Mvcc, limits: WatchLimits) {
     this.#state = state;
     this.#limits = limits;
     this.revision = state.revision;
@@ -142,9 +142,9 @@ export class WatchHub {
     this.revision = revision;
     if (this.#watchers === 0) return;
     const state = this.#state;
-    const history = state.history;
-    for (let index = state.indexOfRevision(first); index < history.end; index++) {
-      const row = history.at(index);
+    const end = state.historyEnd;
+    for (let index = state.indexOfRevision(first); index < end; index++) {
+      const row = state.historyAt(index);
       const rowRevision = state.modRevision(row);
       if (rowRevision > revision) break;
       const key = toBinaryString(state.keyOf(row));
@@ -210,7 +210,7 @@ export class WatchHub {
 /** One client's stream with its watchers. */
 export class WatchStream {
   readonly #hub: WatchHub;
-  readonly #state: MvccState;
+  readonly #state: Mvcc;
   readonly #limits: WatchLimits;
   readonly #onReady: () => void;
   readonly #watchers = new Map<bigint, Watcher>();
@@ -223,7 +223,7 @@ export class WatchStream {
   #isClosed = false;
 
   /** @internal Use WatchHub.openStream. */
-  constructor(hub: WatchHub, state: MvccState, limits: WatchLimits, onReady: () => void) {
+  constructor(hub: WatchHub, state: Mvcc, limits: WatchLimits, onReady: () => void) {
     this.#hub = hub;
     this.#state = state;
     this.#limits = limits;
@@ -472,6 +472,7 @@ export class WatchStream {
           createRevision: 0,
           modRevision: state.modRevision(row),
           version: 0,
+          lease: 0n,
         }
         : state.keyValue(row),
       prevKv: previous < 0 ? undefined : state.keyValue(previous),
@@ -496,7 +497,7 @@ class RangeReader {
   #budget = SCAN_ROWS_MAX;
 
   constructor(
-    readonly state: MvccState,
+    readonly state: Mvcc,
     readonly range: KeyRange,
     from: number,
     readonly to: number,
@@ -507,14 +508,14 @@ class RangeReader {
 
   next(): readonly number[] | undefined {
     const { state, range } = this;
-    const history = state.history;
+    const end = state.historyEnd;
     while (this.#budget > 0) {
-      if (this.#index >= history.end) return this.#finish();
-      const revision = state.modRevision(history.at(this.#index));
+      if (this.#index >= end) return this.#finish();
+      const revision = state.modRevision(state.historyAt(this.#index));
       if (revision > this.to) return this.#finish();
       this.#rows.length = 0;
-      for (; this.#index < history.end; this.#index++, this.#budget--) {
-        const row = history.at(this.#index);
+      for (; this.#index < end; this.#index++, this.#budget--) {
+        const row = state.historyAt(this.#index);
         if (state.modRevision(row) !== revision) break;
         if (state.isRowWithin(row, range)) this.#rows.push(row);
       }
@@ -536,7 +537,7 @@ class KeyReader {
   readonly #one: number[] = [0];
   #index = 0;
 
-  constructor(readonly state: MvccState, key: Uint8Array, from: number, readonly to: number) {
+  constructor(readonly state: Mvcc, key: Uint8Array, from: number, readonly to: number) {
     this.nextRevision = from;
     state.rowsOfKey(key, from, to, this.#rows);
   }

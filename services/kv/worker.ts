@@ -21,6 +21,7 @@ runWorker({
       config,
       random: context.random,
       log: context.log,
+      clock: context.clock,
       pause: () => new Promise((resolve) => setTimeout(resolve, 0)),
     });
     context.log.info("the store is open", {

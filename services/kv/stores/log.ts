@@ -19,6 +19,7 @@ export async function openLogStore(
 
 /** A KvStore that also hands out its log, for figures. */
 export class LogStore implements KvStore {
+  readonly takesSnapshots = true;
   readonly stopped: Promise<StoreError>;
   readonly openedLogBytes: number;
 

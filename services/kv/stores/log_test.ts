@@ -1,3 +1,4 @@
+import { createManualClock } from "../../runtime/clock.ts";
 import { assert, assertEquals } from "@std/assert";
 import { createFaultFs, createPrng, type Fault, type FaultFs } from "../../../storage/testing/fault_fs.ts";
 import { kvConfigSchema } from "../config.ts";
@@ -30,6 +31,7 @@ function open(fs: FaultFs): Promise<KvModule> {
     config,
     random: { fill: (target) => target.fill(3) },
     log: { info: () => {}, error: () => {} },
+    clock: createManualClock(),
     pause: () => Promise.resolve(),
   });
 }

@@ -1,7 +1,7 @@
 /** Generators of keys, ranges, queries and writes, small enough to collide often. */
 import fc from "fast-check";
 import { type KeyRange, rangeOf } from "../key.ts";
-import type { RangeQuery } from "../state.ts";
+import type { RangeQuery } from "../mvcc.ts";
 
 /** Keys of 1 to 3 bytes out of four, the smallest and largest byte among them. */
 export const aKey: fc.Arbitrary<Uint8Array> = fc
@@ -27,11 +27,19 @@ export const someKeys: fc.Arbitrary<Keys> = fc.oneof(
 );
 
 export type Write =
-  | { readonly kind: "put"; readonly key: Uint8Array; readonly value: Uint8Array }
+  | { readonly kind: "put"; readonly key: Uint8Array; readonly value: Uint8Array; readonly lease: bigint }
   | { readonly kind: "delete"; readonly keys: Keys };
 
 export const aWrite: fc.Arbitrary<Write> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ kind: fc.constant("put" as const), key: aKey, value: aValue }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant("put" as const),
+      key: aKey,
+      value: aValue,
+      lease: fc.constantFrom(0n, 0n, 7n, 0x7fff_ffff_ffff_ffffn),
+    }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("delete" as const), keys: someKeys }) },
 );
 

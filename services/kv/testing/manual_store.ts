@@ -21,6 +21,7 @@ export function newDisk(): Disk {
 }
 
 export class ManualStore implements KvStore {
+  readonly takesSnapshots = true;
   readonly stopped: Promise<StoreError>;
   readonly openedLogBytes: number;
   durableSeq: number;

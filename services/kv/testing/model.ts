@@ -1,6 +1,6 @@
 /** The store as one would write it without a thought for speed: every revision is a whole copy. Tests compare with it. */
 import { compareBytes, type KeyRange, toBinaryString } from "../key.ts";
-import type { KeyValue, RangeQuery, RangeResult } from "../state.ts";
+import type { KeyValue, RangeQuery, RangeResult } from "../mvcc.ts";
 
 export interface ModelEvent {
   readonly kind: "put" | "delete";
@@ -18,7 +18,7 @@ export class Model {
   #next: Map<string, KeyValue> | undefined;
   #nextEvents: ModelEvent[] = [];
 
-  put(key: Uint8Array, value: Uint8Array): void {
+  put(key: Uint8Array, value: Uint8Array, lease = 0n): void {
     const revision = this.revision + 1;
     const next = this.#begin();
     const name = toBinaryString(key);
@@ -29,6 +29,7 @@ export class Model {
       createRevision: before?.createRevision ?? revision,
       modRevision: revision,
       version: (before?.version ?? 0) + 1,
+      lease,
     };
     next.set(name, kv);
     this.#nextEvents.push({ kind: "put", revision, key, kv, prevKv: before });

@@ -73,6 +73,7 @@ async function durablePuts(directory: string): Promise<BenchRow> {
     config: kvConfigSchema.parse(undefined),
     random: { fill: (target) => target.fill(5) },
     log: { info: () => {}, error: () => {} },
+    clock: performance,
     pause: () => new Promise((resolve) => setTimeout(resolve, 0)),
   });
   const values: number[] = [];

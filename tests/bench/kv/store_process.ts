@@ -23,6 +23,7 @@ const { service, store, close } = await createKvModule({
   config: kvConfigSchema.parse(undefined),
   random: { fill: (target) => crypto.getRandomValues(target as Uint8Array<ArrayBuffer>) },
   log: { info: () => {}, error: (message, fields) => fail(`${message}: ${fields?.error}`) },
+  clock: performance,
   pause: () => new Promise((resolve) => setTimeout(resolve, 0)),
 });
 if (task === "fill") {
