@@ -156,6 +156,16 @@ export const PARTS: readonly Part[] = [
     why: "storage knows no service",
   },
   {
+    name: "bolt files",
+    files: ["storage/bolt/**"],
+    imports: [],
+    packages: [],
+    own: true,
+    platform: false,
+    pure: true,
+    why: "a file format is a function of bytes: whoever has the file reads and writes them",
+  },
+  {
     name: "storage",
     files: ["storage/**"],
     imports: ["storage/**"],
