@@ -57,7 +57,7 @@ function operationOf(route: Route, schemas: Schemas): JsonObject {
       ? { allowReserved: true, description: "May hold any octets; slashes need no escape." }
       : {}),
   }));
-  const fields = new Set(route.queryFields.values());
+  const fields = new Set(route.body.kind === "json" ? [] : route.queryFields.values());
   for (const field of fields) {
     // The JSON name stands in the map before the proto name.
     const name = [...route.queryFields].find(([, each]) => each === field)![0];
@@ -68,7 +68,7 @@ function operationOf(route: Route, schemas: Schemas): JsonObject {
       name: route.whenQuery,
       in: "query",
       schema: { type: "boolean" },
-      description: `true streams.`,
+      description: route.rpc.methodKind === "unary" ? "true asks for it." : "true streams.",
     });
   }
   if (route.precondition !== undefined) {
@@ -105,7 +105,7 @@ function requestBody(route: Route, schemas: Schemas): JsonObject | undefined {
     case "json":
       return {
         required: true,
-        content: { "application/json": { schema: schemas.reference(route.rpc.input, route.dialect) } },
+        content: contentOf(route, schemas.reference(route.rpc.input, route.dialect)),
       };
     case "field":
       return {
@@ -113,6 +113,11 @@ function requestBody(route: Route, schemas: Schemas): JsonObject | undefined {
         content: { "application/json": { schema: schemas.field(route.body.field.leaf, route.dialect) } },
       };
   }
+}
+
+function contentOf(route: Route, schema: JsonObject): JsonObject {
+  const json = { "application/json": { schema } };
+  return route.formBody ? { ...json, "application/x-www-form-urlencoded": { schema } } : json;
 }
 
 function success(route: Route, schemas: Schemas): JsonObject {

@@ -20,6 +20,9 @@ Deno.test("describeApi() gives a whole OpenAPI 3.1 document", () => {
   assertEquals(Object.keys(document.paths!), [
     "/api/v1/kv/{key}",
     "/api/v1/kv",
+    "/api/v1/kv:batchGet",
+    "/api/v1/kv:batchPut",
+    "/api/v1/kv:txn",
     "/v3/kv/range",
     "/v3/kv/put",
     "/v3/kv/deleterange",

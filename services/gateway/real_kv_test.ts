@@ -23,6 +23,7 @@ async function openKv(
     config,
     random: createSeededRandom(1),
     log: silentLogger,
+    clock: systemClock,
     pause: () => new Promise((resolve) => setTimeout(resolve, 0)),
   });
   const server = createRpcServer({});

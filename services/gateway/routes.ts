@@ -39,6 +39,10 @@ export interface Route {
   readonly precondition: FieldPath | undefined;
   /** The route is taken only when this query parameter is "true"; "" is always. */
   readonly whenQuery: string;
+  /** The route is taken only when the query has this parameter; "" is always. */
+  readonly whenQueryHas: string;
+  /** Whether the body may be a form. */
+  readonly formBody: boolean;
   /** Query parameters that choose among the RPCs of this path ("watch"): no fields, and "false" is as good as none. */
   readonly switches: ReadonlySet<string>;
   readonly eventId: FieldPath | undefined;
@@ -103,7 +107,7 @@ export function buildRouteTable(exposures: readonly Exposure[]): RouteTable {
     const exact = literal.get(`${wanted} ${path}`);
     if (exact !== undefined) {
       for (const route of exact) {
-        if (route.whenQuery === "" || queryIsTrue(query, route.whenQuery)) {
+        if (isChosen(route, query)) {
           return { route, variables: NO_VARIABLES };
         }
       }
@@ -111,7 +115,7 @@ export function buildRouteTable(exposures: readonly Exposure[]): RouteTable {
     const entries = byMethod.get(wanted);
     if (entries === undefined) return undefined;
     for (const { route, pattern, literalPrefix } of entries) {
-      if (route.whenQuery !== "" && !queryIsTrue(query, route.whenQuery)) continue;
+      if (!isChosen(route, query)) continue;
       if (!path.startsWith(literalPrefix)) continue;
       const found = pattern.exec(path);
       if (found !== null) return { route, variables: found.slice(1) };
@@ -139,12 +143,27 @@ function switchesOf(route: RouteDraft, all: readonly RouteDraft[]): ReadonlySet<
 }
 
 function conditionalFirst(a: Route, b: Route): number {
-  return Number(b.whenQuery !== "") - Number(a.whenQuery !== "");
+  return Number(isConditional(b)) - Number(isConditional(a));
+}
+
+function isConditional(route: Route): boolean {
+  return route.whenQuery !== "" || route.whenQueryHas !== "";
+}
+
+/** Whether the query chooses the route, or the route does not ask. */
+function isChosen({ whenQuery, whenQueryHas }: Route, query: string): boolean {
+  return (whenQuery === "" || queryIsTrue(query, whenQuery)) &&
+    (whenQueryHas === "" || queryHas(query, whenQueryHas));
 }
 
 /** True when the query string has `name=true`. Names of options are plain, so nothing needs decoding. */
 function queryIsTrue(query: string, name: string): boolean {
   return query !== "" && query.split("&").includes(`${name}=true`);
+}
+
+/** True when the query string has a parameter of this name. */
+function queryHas(query: string, name: string): boolean {
+  return query !== "" && query.split("&").some((part) => part === name || part.startsWith(`${name}=`));
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -190,13 +209,15 @@ function routeOf(exposure: Exposure, rpc: DescMethod, rule: HttpRule): RouteDraf
     dialect: exposure.dialect,
     rpcName,
     pathFields,
-    queryFields: body.kind === "json" ? new Map() : queryFields(rpc.input, bound),
+    queryFields: body.kind === "json" && !edge.formBody ? new Map() : queryFields(rpc.input, bound),
     body,
     responseBody: output(rule.responseBody),
     rawResponse: rawResponse && bytesField(rawResponse, rpcName),
     etag: output(edge.etagField),
     precondition: edge.preconditionField === "" ? undefined : input(edge.preconditionField),
     whenQuery: edge.whenQuery,
+    whenQueryHas: edge.whenQueryHas,
+    formBody: edge.formBody,
     eventId: output(edge.eventIdField),
     resume: edge.resumeField === "" ? undefined : input(edge.resumeField),
   };
@@ -226,7 +247,7 @@ function refuseDuplicates(routes: readonly Route[]): void {
   const seen = new Map<string, Route>();
   for (const route of routes) {
     const shape = route.template.replaceAll(/\{[^=}]*(?:=([^}]*))?\}/g, (_, inner?: string) => inner ?? "*");
-    const key = `${route.httpMethod} ${shape} ${route.whenQuery}`;
+    const key = `${route.httpMethod} ${shape} ${route.whenQuery} ${route.whenQueryHas}`;
     const other = seen.get(key);
     if (other !== undefined) {
       throw new TypeError(

@@ -8,17 +8,24 @@ const table = buildRouteTable(EXPOSED);
 
 Deno.test("buildRouteTable() has exactly the routes that the descriptors tell", () => {
   const told = table.routes.map((route) =>
-    `${route.httpMethod} ${route.template}${
-      route.whenQuery && `?${route.whenQuery}`
-    } → ${route.rpcName} ${route.body.kind}`
+    `${route.httpMethod} ${route.template}${route.whenQuery && `?${route.whenQuery}=true`}${
+      route.whenQueryHas && `?${route.whenQueryHas}`
+    } → ${route.rpcName} ${route.body.kind}${route.formBody ? " or form" : ""}`
   );
   assertEquals(told, [
     "GET /api/v1/kv/{key=**} → aetherflow.kv.v1.KeyValueService/Get none",
     "PUT /api/v1/kv/{key=**} → aetherflow.kv.v1.KeyValueService/Put raw",
     "DELETE /api/v1/kv/{key=**} → aetherflow.kv.v1.KeyValueService/Delete none",
     "GET /api/v1/kv → aetherflow.kv.v1.KeyValueService/List none",
-    "GET /api/v1/kv/{key=**}?watch → aetherflow.kv.v1.KeyValueService/Watch none",
-    "GET /api/v1/kv?watch → aetherflow.kv.v1.KeyValueService/Watch none",
+    "GET /api/v1/kv/{key=**}?watch=true → aetherflow.kv.v1.KeyValueService/Watch none",
+    "GET /api/v1/kv?watch=true → aetherflow.kv.v1.KeyValueService/Watch none",
+    "GET /api/v1/kv/{key=**}?history=true → aetherflow.kv.v1.KeyValueService/History none",
+    "POST /api/v1/kv:batchGet → aetherflow.kv.v1.KeyValueService/BatchGet json",
+    "POST /api/v1/kv:batchPut → aetherflow.kv.v1.KeyValueService/BatchPut json",
+    "POST /api/v1/kv:txn → aetherflow.kv.v1.KeyValueService/Txn json",
+    "POST /api/v1/kv → aetherflow.kv.v1.KeyValueService/PutText json or form",
+    "GET /api/v1/kv?key → aetherflow.kv.v1.KeyValueService/GetText none",
+    "DELETE /api/v1/kv → aetherflow.kv.v1.KeyValueService/DeleteText none",
     "POST /v3/kv/range → etcdserverpb.KV/Range json",
     "POST /v3/kv/put → etcdserverpb.KV/Put json",
     "POST /v3/kv/deleterange → etcdserverpb.KV/DeleteRange json",
@@ -137,7 +144,8 @@ Deno.test("buildRouteTable() refuses two RPCs on one path, and leaves out RPCs w
 
 Deno.test("methodsOf() lists what a path takes", () => {
   assertEquals(table.methodsOf("/api/v1/kv/x"), ["DELETE", "GET", "HEAD", "PUT"]);
-  assertEquals(table.methodsOf("/api/v1/kv"), ["GET", "HEAD"]);
+  assertEquals(table.methodsOf("/api/v1/kv"), ["DELETE", "GET", "HEAD", "POST"]);
+  assertEquals(table.methodsOf("/api/v1/kv:txn"), ["POST"]);
   assertEquals(table.methodsOf("/v3/watch"), ["POST"]);
   assertEquals(table.methodsOf("/nothing"), []);
 });

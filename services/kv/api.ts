@@ -1,5 +1,5 @@
 /** What the edges inside the worker (REST, Redis) need of a key-value store, whichever engine is behind it. */
-import type { DeleteResult, PutResult, TxnResult } from "./service.ts";
+import type { DeleteResult, HistoryPage, ListPage, ListQuery, PutResult, TxnResult } from "./service.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "./mvcc.ts";
 import type { DeleteOp, PutOp, Txn } from "./txn.ts";
 import type { WatchAnswer, WatchCreate } from "./watch.ts";
@@ -17,6 +17,10 @@ export interface Decision<T> {
 export interface KvApi {
   /** Reads a range at one revision. Synchronous on the embedded engines. */
   range(query: RangeQuery): RangeResult | Promise<RangeResult>;
+  /** Lists the keys under a prefix, a page at a time, every page at the first one's revision. */
+  list(query: ListQuery): ListPage | Promise<ListPage>;
+  /** Changes of a key before revision `before` (Infinity: from the newest on), newest first, at most `limit`. */
+  history(key: Uint8Array, before: number, limit: number): HistoryPage | Promise<HistoryPage>;
   /** Puts one key; with `ifModRevision` only if that is the key's mod revision (0: absent). */
   put(op: PutOp, ifModRevision?: number): Promise<PutResult>;
   /** Deletes a key or range. */
@@ -56,9 +60,13 @@ export interface Caller {
 export interface KvBackend {
   /** Newest revision that is durable, as far as it is known here. */
   readonly revision: number;
-  /** Who the metadata of a call (`token` or `authorization`) says the caller is.
+  /** Oldest revision that can be read, as far as it is known here. */
+  readonly compactRevision: number;
+  /** Whether it has stopped taking requests. */
+  readonly isClosed: boolean;
+  /** Who the metadata of a call (`token` or `authorization`) says the caller is; it is not read when it does not matter.
    *  @throws {KvError} `invalidAuthToken`. */
-  callerOf(metadata: Headers): Caller | Promise<Caller>;
+  callerOf(call: { readonly requestHeader: Headers }): Caller | Promise<Caller>;
   /** Checks a name and password. @throws {KvError} `authFailed`, `authNotEnabled`. */
   login(user: string, password: string): Promise<Caller>;
   /** The store as this caller may use it. */

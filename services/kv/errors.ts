@@ -75,6 +75,7 @@ export const KV_ERRORS = {
     text: "kv: the key's mod revision is not if_mod_revision",
     retry: false,
   },
+  invalidEntryRequest: { code: "invalid_argument", text: "kv: the request is not valid", retry: false },
   keyTooLarge: { code: "invalid_argument", text: "kv: key is too large", retry: false },
   valueTooLarge: { code: "invalid_argument", text: "kv: value is too large", retry: false },
   badPageSize: { code: "invalid_argument", text: "kv: page_size is out of range", retry: false },

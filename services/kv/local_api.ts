@@ -1,7 +1,15 @@
 /** The embedded store as REST and Redis use it. */
 import type { ApiWatch, Caller, Decision, KvApi, KvBackend } from "./api.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "./mvcc.ts";
-import type { DeleteResult, KvService, PutResult, TxnResult } from "./service.ts";
+import type {
+  DeleteResult,
+  HistoryPage,
+  KvService,
+  ListPage,
+  ListQuery,
+  PutResult,
+  TxnResult,
+} from "./service.ts";
 import type { DeleteOp, PutOp, Txn } from "./txn.ts";
 
 const NOBODY: Caller = { user: undefined };
@@ -18,7 +26,15 @@ export class LocalBackend implements KvBackend {
     return this.service.revision;
   }
 
-  callerOf(_metadata: Headers): Caller {
+  get compactRevision(): number {
+    return this.service.compactRevision;
+  }
+
+  get isClosed(): boolean {
+    return this.service.isClosed;
+  }
+
+  callerOf(_call: { readonly requestHeader: Headers }): Caller {
     return NOBODY;
   }
 
@@ -36,6 +52,14 @@ class LocalApi implements KvApi {
 
   range(query: RangeQuery): RangeResult {
     return this.service.range(query);
+  }
+
+  list(query: ListQuery): ListPage {
+    return this.service.list(query);
+  }
+
+  history(key: Uint8Array, before: number, limit: number): HistoryPage {
+    return this.service.history(key, before, limit);
   }
 
   put(op: PutOp, ifModRevision?: number): Promise<PutResult> {

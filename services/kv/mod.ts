@@ -1,5 +1,6 @@
 /** The key-value service, wired: what the worker, the tests and the simulator start from. */
 import type { KvConfig } from "./config.ts";
+import { LocalBackend } from "./local_api.ts";
 import { type Identity, identityRecord, Replay } from "./record.ts";
 import { createHandlers, type KvHandlers } from "./rpc.ts";
 import { type KvLogger, KvService } from "./service.ts";
@@ -56,7 +57,7 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
   return {
     service,
     store,
-    handlers: createHandlers(service, deps.pause),
+    handlers: createHandlers(service, new LocalBackend(service), deps.pause),
     close: () => service.close(),
   };
 }

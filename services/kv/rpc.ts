@@ -1,20 +1,6 @@
 /** The service on the wire: etcd's KV and Watch, and KeyValueService. Messages are made as plain literals with their type
  *  name, which serialise as they are: `create` would copy each one. */
-import type {
-  Change,
-  DeleteRequest,
-  DeleteResponse,
-  Entry,
-  GetRequest,
-  GetResponse,
-  ListRequest,
-  ListResponse,
-  PutRequest as EntryPutRequest,
-  PutResponse as EntryPutResponse,
-  WatchRequest as EntryWatchRequest,
-  WatchResponse as EntryWatchResponse,
-} from "$proto/aetherflow/kv/v1/kv_pb.ts";
-import { Change_Kind, type KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
+import type { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import {
   type CompactionRequest,
   type CompactionResponse,
@@ -44,10 +30,13 @@ import {
 } from "$proto/etcdserverpb/rpc_pb.ts";
 import { type Event, Event_EventType, type KeyValue as KeyValueMessage } from "$proto/mvccpb/kv_pb.ts";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
-import { type KvCode, KvError } from "./errors.ts";
-import { keyForMessage, prefixRange, rangeOf } from "./key.ts";
+import type { KvBackend } from "./api.ts";
+import { KvError } from "./errors.ts";
+import { rangeOf } from "./key.ts";
+import { createEntryHandlers } from "./rpc_entries.ts";
 import type { KvService, RangePiece } from "./service.ts";
 import type { KeyValue, RangeResult, SortTarget } from "./mvcc.ts";
+import { mapped, toConnectError } from "./rpc_errors.ts";
 import {
   checkRange,
   type Compare,
@@ -69,7 +58,11 @@ export interface KvHandlers {
 }
 
 /** `pause` lets other work of the event loop run. */
-export function createHandlers(service: KvService, pause: () => Promise<void>): KvHandlers {
+export function createHandlers(
+  service: KvService,
+  backend: KvBackend,
+  pause: () => Promise<void>,
+): KvHandlers {
   const { clusterId, memberId } = service.identity;
   const header: MakeHeader = (revision) => ({
     $typeName: "etcdserverpb.ResponseHeader",
@@ -81,7 +74,12 @@ export function createHandlers(service: KvService, pause: () => Promise<void>): 
   return {
     kv: createKv(service, header),
     watch: { watch: (requests, context) => watch(service, header, pause, requests, context.signal) },
-    keyValue: createKeyValue(service, pause),
+    keyValue: createEntryHandlers({
+      backend,
+      pause,
+      maxKeyBytes: service.config.maxKeyBytes,
+      maxValueBytes: service.config.maxValueBytes,
+    }),
   };
 }
 
@@ -95,30 +93,6 @@ const FRAGMENT_EXTRA_BYTES = 512 * 1_024;
 const PIECE_BYTES = 1_024 * 1_024;
 const NO_LEASE = 0n;
 const NO_BYTES = new Uint8Array(0);
-
-const CODES: Readonly<Record<KvCode, Code>> = {
-  invalid_argument: Code.InvalidArgument,
-  not_found: Code.NotFound,
-  out_of_range: Code.OutOfRange,
-  resource_exhausted: Code.ResourceExhausted,
-  failed_precondition: Code.FailedPrecondition,
-  unimplemented: Code.Unimplemented,
-  unavailable: Code.Unavailable,
-};
-
-/** A domain error as the wire has it; other errors stay what they are, for the server to report as internal. */
-export function toConnectError(error: unknown): unknown {
-  if (!(error instanceof KvError)) return error;
-  return new ConnectError(error.message, CODES[error.code], undefined, undefined, error);
-}
-
-function mapped<T>(run: () => T): T {
-  try {
-    return run();
-  } catch (error) {
-    throw toConnectError(error);
-  }
-}
 
 // ---- etcdserverpb.KV ----
 
@@ -504,187 +478,4 @@ function eventMessage(event: WatchEvent): Event {
     kv: keyValueMessage(event.kv),
     prevKv: event.prevKv === undefined ? undefined : keyValueMessage(event.prevKv),
   };
-}
-
-// ---- aetherflow.kv.v1.KeyValueService ----
-
-function createKeyValue(
-  service: KvService,
-  pause: () => Promise<void>,
-): ServiceImpl<typeof KeyValueService> {
-  return {
-    get: (request) => mapped(() => getEntry(service, request)),
-    async put(request): Promise<EntryPutResponse> {
-      try {
-        return await putEntry(service, request);
-      } catch (error) {
-        throw toConnectError(error);
-      }
-    },
-    async delete(request): Promise<DeleteResponse> {
-      try {
-        return await deleteEntry(service, request);
-      } catch (error) {
-        throw toConnectError(error);
-      }
-    },
-    list: (request) => mapped(() => listEntries(service, request)),
-    watch: (request, context) => watchEntries(service, pause, request, context),
-  };
-}
-
-function getEntry(service: KvService, request: GetRequest): GetResponse {
-  const { key } = request;
-  const result = service.range({ key, range: "single", revision: Number(request.revision) });
-  const kv = result.kvs[0];
-  if (kv === undefined) throw new KvError("notFound", keyForMessage(key));
-  return {
-    $typeName: "aetherflow.kv.v1.GetResponse",
-    entry: entryMessage(kv),
-    revision: BigInt(result.revision),
-  };
-}
-
-async function putEntry(service: KvService, request: EntryPutRequest): Promise<EntryPutResponse> {
-  const { maxKeyBytes, maxValueBytes } = service.config;
-  if (request.key.length > maxKeyBytes) {
-    throw new KvError("keyTooLarge", `${request.key.length} bytes, at most ${maxKeyBytes} (kv.maxKeyBytes)`);
-  }
-  if (request.value.length > maxValueBytes) {
-    throw new KvError(
-      "valueTooLarge",
-      `${request.value.length} bytes, at most ${maxValueBytes} (kv.maxValueBytes)`,
-    );
-  }
-  const op: PutOp = {
-    kind: "put",
-    key: request.key,
-    value: request.value,
-    lease: NO_LEASE,
-    prevKv: false,
-    ignoreValue: false,
-    ignoreLease: false,
-  };
-  const result = await service.put(op, toOptionalNumber(request.ifModRevision));
-  return {
-    $typeName: "aetherflow.kv.v1.PutResponse",
-    modRevision: BigInt(result.revision),
-    version: BigInt(result.version),
-  };
-}
-
-async function deleteEntry(service: KvService, request: DeleteRequest): Promise<DeleteResponse> {
-  const op: DeleteOp = { kind: "delete", key: request.key, range: "single", prevKv: false };
-  const result = await service.delete(op, toOptionalNumber(request.ifModRevision));
-  return {
-    $typeName: "aetherflow.kv.v1.DeleteResponse",
-    deleted: result.deleted > 0,
-    revision: BigInt(result.revision),
-  };
-}
-
-function listEntries(service: KvService, request: ListRequest): ListResponse {
-  const page = service.list(request);
-  return {
-    $typeName: "aetherflow.kv.v1.ListResponse",
-    entries: page.entries.map((kv) => entryWithText(kv, !request.keysOnly)),
-    nextPageToken: page.nextPageToken,
-    revision: BigInt(page.revision),
-    count: BigInt(page.count),
-  };
-}
-
-/** One message a revision. The first, empty one names the revision before the first that will be delivered, so that a
- *  client that goes on after the last revision it saw misses nothing. A revision too large for one message comes in
- *  pieces; for the same reason all of them but the last name the revision before it. */
-async function* watchEntries(
-  service: KvService,
-  pause: () => Promise<void>,
-  request: EntryWatchRequest,
-  context: HandlerContext,
-): AsyncGenerator<EntryWatchResponse, void, void> {
-  const startRevision = Number(request.startRevision);
-  if (startRevision !== 0 && startRevision < service.compactRevision) {
-    throw toConnectError(new KvError("compacted"));
-  }
-  const isKey = request.key.length > 0;
-  const start = (stream: WatchStream) =>
-    stream.create({
-      key: isKey ? request.key : request.prefix,
-      range: isKey ? "single" : prefixRange(request.prefix),
-      startRevision,
-      watchId: 0n,
-      prevKv: false,
-      progressNotify: false,
-      fragmentBytes: PIECE_BYTES,
-      noPut: false,
-      noDelete: false,
-    });
-  for await (const answer of answersOf(service, pause, context.signal, start)) {
-    if (answer.canceled === true) {
-      throw toConnectError(new KvError(answer.created === true ? "tooManyRequests" : "compacted"));
-    }
-    if (answer.created === true) {
-      yield entryWatchMessage(startRevision > 0 ? startRevision - 1 : answer.revision, []);
-    } else yield* byRevision(answer);
-  }
-}
-
-function* byRevision({ events, fragment }: WatchAnswer): Generator<EntryWatchResponse, void, void> {
-  for (let from = 0; from < events.length;) {
-    const revision = events[from]!.kv.modRevision;
-    let to = from + 1;
-    while (to < events.length && events[to]!.kv.modRevision === revision) to++;
-    const seen = fragment === true ? revision - 1 : revision;
-    yield entryWatchMessage(seen, events.slice(from, to).map(changeMessage));
-    from = to;
-  }
-}
-
-function entryWatchMessage(revision: number, changes: Change[]): EntryWatchResponse {
-  return { $typeName: "aetherflow.kv.v1.WatchResponse", revision: BigInt(revision), changes };
-}
-
-function changeMessage(event: WatchEvent): Change {
-  const isPut = event.kind === "put";
-  return {
-    $typeName: "aetherflow.kv.v1.Change",
-    kind: isPut ? Change_Kind.PUT : Change_Kind.DELETE,
-    entry: entryWithText(event.kv, isPut),
-  };
-}
-
-function entryMessage(kv: KeyValue): Entry {
-  return {
-    $typeName: "aetherflow.kv.v1.Entry",
-    key: kv.key,
-    value: kv.value,
-    createRevision: BigInt(kv.createRevision),
-    modRevision: BigInt(kv.modRevision),
-    version: BigInt(kv.version),
-  };
-}
-
-function entryWithText(kv: KeyValue, withValue: boolean): Entry {
-  const entry = entryMessage(kv);
-  const keyText = textOf(kv.key);
-  const valueText = withValue ? textOf(kv.value) : undefined;
-  if (keyText !== undefined) entry.keyText = keyText;
-  if (valueText !== undefined) entry.valueText = valueText;
-  return entry;
-}
-
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-function textOf(bytes: Uint8Array): string | undefined {
-  try {
-    return decoder.decode(bytes);
-  } catch {
-    // Not UTF-8: the field stays unset, the bytes say it all.
-    return undefined;
-  }
-}
-
-function toOptionalNumber(value: bigint | undefined): number | undefined {
-  return value === undefined ? undefined : Number(value);
 }

@@ -8,7 +8,7 @@ import { createChannelTransport, createRpcServer } from "../../transport/rpc/mod
 import { kvConfigSchema } from "./config.ts";
 import { KV_ERRORS, KvError, type KvErrorKind } from "./errors.ts";
 import { createKvModule } from "./mod.ts";
-import { toConnectError } from "./rpc.ts";
+import { toConnectError } from "./rpc_errors.ts";
 import { ManualStore, newDisk } from "./testing/manual_store.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);

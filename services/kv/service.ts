@@ -37,7 +37,7 @@ import {
   txnBytes,
   type WriteLog,
 } from "./txn.ts";
-import { WatchHub } from "./watch.ts";
+import { changeOf, type WatchEvent, WatchHub } from "./watch.ts";
 
 /** What the service logs to. */
 export interface KvLogger {
@@ -142,6 +142,14 @@ export interface ListPage {
   readonly nextPageToken: string;
   readonly revision: number;
   readonly count: number;
+}
+
+/** Changes of one key, newest first. */
+export interface HistoryPage {
+  readonly changes: readonly WatchEvent[];
+  /** Whether older ones are kept. */
+  readonly more: boolean;
+  readonly revision: number;
 }
 
 /** Figures for metrics; totals count from the start of the process. */
@@ -456,6 +464,23 @@ export class KvService {
       nextPageToken: hasMore && last !== undefined ? encodePageToken({ revision, after: last.key }) : "",
       revision,
       count: state.range({ key: whole.start, range: whole, countOnly: true, revision }, revision).count,
+    };
+  }
+
+  /** Changes of a key before revision `before`, newest first, at most `limit`, as far back as history is kept.
+   *  @throws {KvError} `emptyKey`. */
+  history(key: Uint8Array, before: number, limit: number): HistoryPage {
+    if (key.length === 0) throw new KvError("emptyKey");
+    this.#ranges++;
+    const state = this.#state;
+    const revision = this.#durableRevision;
+    const rows: number[] = [];
+    state.rowsOfKey(key, state.compactRevision, Math.min(before - 1, revision), rows);
+    const taken = rows.slice(Math.max(0, rows.length - limit)).reverse();
+    return {
+      changes: taken.map((row) => changeOf(state, row)),
+      more: rows.length > taken.length,
+      revision,
     };
   }
 

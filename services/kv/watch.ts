@@ -441,7 +441,7 @@ export class WatchStream {
           return { events, isSplit: true };
         }
         bytes += rowBytes;
-        events.push(this.#event(row, isDelete, create.prevKv));
+        events.push(this.#event(row, create.prevKv));
       }
       watcher.cursorEvents = 0;
       if (index > 0) revisions++;
@@ -460,24 +460,25 @@ export class WatchStream {
     return this.#state.payloadBytes(row) + EVENT_EXTRA_BYTES + previousBytes;
   }
 
-  #event(row: number, isDelete: boolean, wantsPrevious: boolean): WatchEvent {
-    const state = this.#state;
-    const previous = wantsPrevious ? state.previousOf(row) : -1;
-    return {
-      kind: isDelete ? "delete" : "put",
-      kv: isDelete
-        ? {
-          key: state.keyOf(row),
-          value: NO_BYTES,
-          createRevision: 0,
-          modRevision: state.modRevision(row),
-          version: 0,
-          lease: 0n,
-        }
-        : state.keyValue(row),
-      prevKv: previous < 0 ? undefined : state.keyValue(previous),
-    };
+  #event(row: number, wantsPrevious: boolean): WatchEvent {
+    const change = changeOf(this.#state, row);
+    const previous = wantsPrevious ? this.#state.previousOf(row) : -1;
+    return previous < 0 ? change : { ...change, prevKv: this.#state.keyValue(previous) };
   }
+}
+
+/** The change that a row is, without what was before. */
+export function changeOf(state: Mvcc, row: number): WatchEvent {
+  if (!state.isTombstone(row)) return { kind: "put", kv: state.keyValue(row), prevKv: undefined };
+  const kv = {
+    key: state.keyOf(row),
+    value: NO_BYTES,
+    createRevision: 0,
+    modRevision: state.modRevision(row),
+    version: 0,
+    lease: 0n,
+  };
+  return { kind: "delete", kv, prevKv: undefined };
 }
 
 function markReady(watcher: Watcher, revision: number): void {

@@ -301,7 +301,7 @@ Deno.test("paths and methods that are not there are 404 and 405 with Allow", asy
   const cases: [method: string, path: string, status: number, allow: string | null][] = [
     ["GET", "/nothing", 404, null],
     ["POST", "/api/v1/kv/k", 405, "DELETE, GET, HEAD, PUT"],
-    ["POST", "/api/v1/kv", 405, "GET, HEAD"],
+    ["PUT", "/api/v1/kv", 405, "DELETE, GET, HEAD, POST"],
     ["GET", "/v3/kv/range", 405, "POST"],
     ["POST", "/livez", 405, "GET, HEAD"],
     ["OPTIONS", "/api/v1/kv/k", 204, "DELETE, GET, HEAD, PUT, OPTIONS"],

@@ -77,6 +77,9 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
     } else if (route.body.kind === "raw") {
       message = create(route.rpc.input);
       route.body.field.set(message, body);
+    } else if (route.formBody && isForm(request)) {
+      message = create(route.rpc.input);
+      bindQuery(message, parseQuery(decodeForm(body)), route.queryFields, NO_SWITCHES);
     } else {
       message = messageFromJson(
         route.rpc.input,
@@ -224,6 +227,17 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
     }
     if (splitter.isPartial) throw new GatewayError("invalid_argument", "the body ends inside a JSON request");
   }
+}
+
+const NO_SWITCHES: ReadonlySet<string> = new Set();
+
+function isForm(request: Request): boolean {
+  return request.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true;
+}
+
+/** A form's text: the characters of its octets are ASCII or escapes; others mean themselves. */
+function decodeForm(body: Uint8Array): string {
+  return new TextDecoder().decode(body);
 }
 
 function oneRequest(message: Message): { requests: () => AsyncIterable<Message>; failure: () => undefined } {

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file aetherflow/gateway/v1/edge.proto.
  */
 export const file_aetherflow_gateway_v1_edge: GenFile = /*@__PURE__*/
-  fileDesc("CiBhZXRoZXJmbG93L2dhdGV3YXkvdjEvZWRnZS5wcm90bxIVYWV0aGVyZmxvdy5nYXRld2F5LnYxIq8BCgRFZGdlEhkKEXJhd19yZXF1ZXN0X2ZpZWxkGAEgASgJEhoKEnJhd19yZXNwb25zZV9maWVsZBgCIAEoCRISCgpldGFnX2ZpZWxkGAMgASgJEhoKEnByZWNvbmRpdGlvbl9maWVsZBgEIAEoCRISCgp3aGVuX3F1ZXJ5GAUgASgJEhYKDmV2ZW50X2lkX2ZpZWxkGAYgASgJEhQKDHJlc3VtZV9maWVsZBgHIAEoCTpRCgRlZGdlEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMY24sDIAEoCzIbLmFldGhlcmZsb3cuZ2F0ZXdheS52MS5FZGdlUgRlZGdlYgZwcm90bzM", [file_google_protobuf_descriptor]);
+  fileDesc("CiBhZXRoZXJmbG93L2dhdGV3YXkvdjEvZWRnZS5wcm90bxIVYWV0aGVyZmxvdy5nYXRld2F5LnYxItoBCgRFZGdlEhkKEXJhd19yZXF1ZXN0X2ZpZWxkGAEgASgJEhoKEnJhd19yZXNwb25zZV9maWVsZBgCIAEoCRISCgpldGFnX2ZpZWxkGAMgASgJEhoKEnByZWNvbmRpdGlvbl9maWVsZBgEIAEoCRISCgp3aGVuX3F1ZXJ5GAUgASgJEhYKDndoZW5fcXVlcnlfaGFzGAggASgJEhEKCWZvcm1fYm9keRgJIAEoCBIWCg5ldmVudF9pZF9maWVsZBgGIAEoCRIUCgxyZXN1bWVfZmllbGQYByABKAk6UQoEZWRnZRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNuLAyABKAsyGy5hZXRoZXJmbG93LmdhdGV3YXkudjEuRWRnZVIEZWRnZWIGcHJvdG8z", [file_google_protobuf_descriptor]);
 
 /**
  * Edge behaviour of one RPC.
@@ -57,6 +57,20 @@ export type Edge = Message<"aetherflow.gateway.v1.Edge"> & {
    * @generated from field: string when_query = 5;
    */
   whenQuery: string;
+
+  /**
+   * The binding matches only when the query has this parameter, whatever its value.
+   *
+   * @generated from field: string when_query_has = 8;
+   */
+  whenQueryHas: string;
+
+  /**
+   * The body may be a form (application/x-www-form-urlencoded) as well as JSON.
+   *
+   * @generated from field: bool form_body = 9;
+   */
+  formBody: boolean;
 
   /**
    * Server streams as server-sent events: response field of type int64 that becomes the event id …

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file aetherflow/kv/v1/kv.proto.
  */
 export const file_aetherflow_kv_v1_kv: GenFile = /*@__PURE__*/
-  fileDesc("ChlhZXRoZXJmbG93L2t2L3YxL2t2LnByb3RvEhBhZXRoZXJmbG93Lmt2LnYxIq8BCgVFbnRyeRILCgNrZXkYASABKAwSDQoFdmFsdWUYAiABKAwSFwoPY3JlYXRlX3JldmlzaW9uGAMgASgDEhQKDG1vZF9yZXZpc2lvbhgEIAEoAxIPCgd2ZXJzaW9uGAUgASgDEhUKCGtleV90ZXh0GAYgASgJSACIAQESFwoKdmFsdWVfdGV4dBgHIAEoCUgBiAEBQgsKCV9rZXlfdGV4dEINCgtfdmFsdWVfdGV4dCIrCgpHZXRSZXF1ZXN0EgsKA2tleRgBIAEoDBIQCghyZXZpc2lvbhgCIAEoAyJHCgtHZXRSZXNwb25zZRImCgVlbnRyeRgBIAEoCzIXLmFldGhlcmZsb3cua3YudjEuRW50cnkSEAoIcmV2aXNpb24YAiABKAMiWgoKUHV0UmVxdWVzdBILCgNrZXkYASABKAwSDQoFdmFsdWUYAiABKAwSHAoPaWZfbW9kX3JldmlzaW9uGAMgASgDSACIAQFCEgoQX2lmX21vZF9yZXZpc2lvbiI0CgtQdXRSZXNwb25zZRIUCgxtb2RfcmV2aXNpb24YASABKAMSDwoHdmVyc2lvbhgCIAEoAyJOCg1EZWxldGVSZXF1ZXN0EgsKA2tleRgBIAEoDBIcCg9pZl9tb2RfcmV2aXNpb24YAiABKANIAIgBAUISChBfaWZfbW9kX3JldmlzaW9uIjMKDkRlbGV0ZVJlc3BvbnNlEg8KB2RlbGV0ZWQYASABKAgSEAoIcmV2aXNpb24YAiABKAMiVwoLTGlzdFJlcXVlc3QSDgoGcHJlZml4GAEgASgMEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEhEKCWtleXNfb25seRgEIAEoCCJyCgxMaXN0UmVzcG9uc2USKAoHZW50cmllcxgBIAMoCzIXLmFldGhlcmZsb3cua3YudjEuRW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhAKCHJldmlzaW9uGAMgASgDEg0KBWNvdW50GAQgASgDIkMKDFdhdGNoUmVxdWVzdBILCgNrZXkYASABKAwSDgoGcHJlZml4GAIgASgMEhYKDnN0YXJ0X3JldmlzaW9uGAMgASgDIkwKDVdhdGNoUmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMSKQoHY2hhbmdlcxgCIAMoCzIYLmFldGhlcmZsb3cua3YudjEuQ2hhbmdlIpoBCgZDaGFuZ2USKwoEa2luZBgBIAEoDjIdLmFldGhlcmZsb3cua3YudjEuQ2hhbmdlLktpbmQSJgoFZW50cnkYAiABKAsyFy5hZXRoZXJmbG93Lmt2LnYxLkVudHJ5IjsKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEgwKCEtJTkRfUFVUEAESDwoLS0lORF9ERUxFVEUQAjKiBQoPS2V5VmFsdWVTZXJ2aWNlEoQBCgNHZXQSHC5hZXRoZXJmbG93Lmt2LnYxLkdldFJlcXVlc3QaHS5hZXRoZXJmbG93Lmt2LnYxLkdldFJlc3BvbnNlIkDa3RghEgtlbnRyeS52YWx1ZRoSZW50cnkubW9kX3JldmlzaW9ugtPkkwIVEhMvYXBpL3YxL2t2L3trZXk9Kip9EpABCgNQdXQSHC5hZXRoZXJmbG93Lmt2LnYxLlB1dFJlcXVlc3QaHS5hZXRoZXJmbG93Lmt2LnYxLlB1dFJlc3BvbnNlIkza3RgmCgV2YWx1ZRoMbW9kX3JldmlzaW9uIg9pZl9tb2RfcmV2aXNpb26C0+STAhw6BXZhbHVlGhMvYXBpL3YxL2t2L3trZXk9Kip9En0KBkRlbGV0ZRIfLmFldGhlcmZsb3cua3YudjEuRGVsZXRlUmVxdWVzdBogLmFldGhlcmZsb3cua3YudjEuRGVsZXRlUmVzcG9uc2UiMNrdGBEiD2lmX21vZF9yZXZpc2lvboLT5JMCFSoTL2FwaS92MS9rdi97a2V5PSoqfRJZCgRMaXN0Eh0uYWV0aGVyZmxvdy5rdi52MS5MaXN0UmVxdWVzdBoeLmFldGhlcmZsb3cua3YudjEuTGlzdFJlc3BvbnNlIhKC0+STAgwSCi9hcGkvdjEva3YSmgEKBVdhdGNoEh4uYWV0aGVyZmxvdy5rdi52MS5XYXRjaFJlcXVlc3QaHy5hZXRoZXJmbG93Lmt2LnYxLldhdGNoUmVzcG9uc2UiTtrdGCEqBXdhdGNoMghyZXZpc2lvbjoOc3RhcnRfcmV2aXNpb26C0+STAiNaDBIKL2FwaS92MS9rdhITL2FwaS92MS9rdi97a2V5PSoqfTABYgZwcm90bzM", [file_aetherflow_gateway_v1_edge, file_google_api_annotations]);
+  fileDesc("ChlhZXRoZXJmbG93L2t2L3YxL2t2LnByb3RvEhBhZXRoZXJmbG93Lmt2LnYxIq8BCgVFbnRyeRILCgNrZXkYASABKAwSDQoFdmFsdWUYAiABKAwSFwoPY3JlYXRlX3JldmlzaW9uGAMgASgDEhQKDG1vZF9yZXZpc2lvbhgEIAEoAxIPCgd2ZXJzaW9uGAUgASgDEhUKCGtleV90ZXh0GAYgASgJSACIAQESFwoKdmFsdWVfdGV4dBgHIAEoCUgBiAEBQgsKCV9rZXlfdGV4dEINCgtfdmFsdWVfdGV4dCIrCgpHZXRSZXF1ZXN0EgsKA2tleRgBIAEoDBIQCghyZXZpc2lvbhgCIAEoAyJHCgtHZXRSZXNwb25zZRImCgVlbnRyeRgBIAEoCzIXLmFldGhlcmZsb3cua3YudjEuRW50cnkSEAoIcmV2aXNpb24YAiABKAMiWgoKUHV0UmVxdWVzdBILCgNrZXkYASABKAwSDQoFdmFsdWUYAiABKAwSHAoPaWZfbW9kX3JldmlzaW9uGAMgASgDSACIAQFCEgoQX2lmX21vZF9yZXZpc2lvbiI0CgtQdXRSZXNwb25zZRIUCgxtb2RfcmV2aXNpb24YASABKAMSDwoHdmVyc2lvbhgCIAEoAyJOCg1EZWxldGVSZXF1ZXN0EgsKA2tleRgBIAEoDBIcCg9pZl9tb2RfcmV2aXNpb24YAiABKANIAIgBAUISChBfaWZfbW9kX3JldmlzaW9uIjMKDkRlbGV0ZVJlc3BvbnNlEg8KB2RlbGV0ZWQYASABKAgSEAoIcmV2aXNpb24YAiABKAMiVwoLTGlzdFJlcXVlc3QSDgoGcHJlZml4GAEgASgMEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJEhEKCWtleXNfb25seRgEIAEoCCJyCgxMaXN0UmVzcG9uc2USKAoHZW50cmllcxgBIAMoCzIXLmFldGhlcmZsb3cua3YudjEuRW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhAKCHJldmlzaW9uGAMgASgDEg0KBWNvdW50GAQgASgDIkMKDFdhdGNoUmVxdWVzdBILCgNrZXkYASABKAwSDgoGcHJlZml4GAIgASgMEhYKDnN0YXJ0X3JldmlzaW9uGAMgASgDIkwKDVdhdGNoUmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMSKQoHY2hhbmdlcxgCIAMoCzIYLmFldGhlcmZsb3cua3YudjEuQ2hhbmdlIpoBCgZDaGFuZ2USKwoEa2luZBgBIAEoDjIdLmFldGhlcmZsb3cua3YudjEuQ2hhbmdlLktpbmQSJgoFZW50cnkYAiABKAsyFy5hZXRoZXJmbG93Lmt2LnYxLkVudHJ5IjsKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEgwKCEtJTkRfUFVUEAESDwoLS0lORF9ERUxFVEUQAiJFCg5IaXN0b3J5UmVxdWVzdBILCgNrZXkYASABKAwSDQoFbGltaXQYAiABKAUSFwoPYmVmb3JlX3JldmlzaW9uGAMgASgDIlwKD0hpc3RvcnlSZXNwb25zZRIpCgdjaGFuZ2VzGAEgAygLMhguYWV0aGVyZmxvdy5rdi52MS5DaGFuZ2USDAoEbW9yZRgCIAEoCBIQCghyZXZpc2lvbhgDIAEoAyIyCg9CYXRjaEdldFJlcXVlc3QSDAoEa2V5cxgBIAMoDBIRCglrZXlfdGV4dHMYAiADKAkiTgoQQmF0Y2hHZXRSZXNwb25zZRIoCgdlbnRyaWVzGAEgAygLMhcuYWV0aGVyZmxvdy5rdi52MS5FbnRyeRIQCghyZXZpc2lvbhgCIAEoAyKOAQoIUHV0RW50cnkSCwoDa2V5GAEgASgMEhAKCGtleV90ZXh0GAIgASgJEg0KBXZhbHVlGAMgASgMEhIKCnZhbHVlX3RleHQYBCABKAkSDgoGdHRsX21zGAUgASgDEhwKD2lmX21vZF9yZXZpc2lvbhgGIAEoA0gAiAEBQhIKEF9pZl9tb2RfcmV2aXNpb24iPgoPQmF0Y2hQdXRSZXF1ZXN0EisKB2VudHJpZXMYASADKAsyGi5hZXRoZXJmbG93Lmt2LnYxLlB1dEVudHJ5IiQKEEJhdGNoUHV0UmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMi3gEKCUNvbmRpdGlvbhILCgNrZXkYASABKAwSEAoIa2V5X3RleHQYAiABKAkSEwoGZXhpc3RzGAMgASgISACIAQESGQoMbW9kX3JldmlzaW9uGAQgASgDSAGIAQESFAoHdmVyc2lvbhgFIAEoA0gCiAEBEhIKBXZhbHVlGAYgASgMSAOIAQESFwoKdmFsdWVfdGV4dBgHIAEoCUgEiAEBQgkKB19leGlzdHNCDwoNX21vZF9yZXZpc2lvbkIKCghfdmVyc2lvbkIICgZfdmFsdWVCDQoLX3ZhbHVlX3RleHQijwEKCU9wZXJhdGlvbhIpCgNwdXQYASABKAsyGi5hZXRoZXJmbG93Lmt2LnYxLlB1dEVudHJ5SAASJQoDZ2V0GAIgASgLMhYuYWV0aGVyZmxvdy5rdi52MS5LZXlzSAASKAoGZGVsZXRlGAMgASgLMhYuYWV0aGVyZmxvdy5rdi52MS5LZXlzSABCBgoEa2luZCI1CgRLZXlzEgsKA2tleRgBIAEoDBIQCghrZXlfdGV4dBgCIAEoCRIOCgZwcmVmaXgYAyABKAgimAEKClR4blJlcXVlc3QSLwoKY29uZGl0aW9ucxgBIAMoCzIbLmFldGhlcmZsb3cua3YudjEuQ29uZGl0aW9uEikKBHRoZW4YAiADKAsyGy5hZXRoZXJmbG93Lmt2LnYxLk9wZXJhdGlvbhIuCglvdGhlcndpc2UYAyADKAsyGy5hZXRoZXJmbG93Lmt2LnYxLk9wZXJhdGlvbiJmCgtUeG5SZXNwb25zZRIRCglzdWNjZWVkZWQYASABKAgSEAoIcmV2aXNpb24YAiABKAMSMgoHcmVzdWx0cxgDIAMoCzIhLmFldGhlcmZsb3cua3YudjEuT3BlcmF0aW9uUmVzdWx0ImIKD09wZXJhdGlvblJlc3VsdBIoCgdlbnRyaWVzGAEgAygLMhcuYWV0aGVyZmxvdy5rdi52MS5FbnRyeRIPCgdkZWxldGVkGAIgASgDEhQKDG1vZF9yZXZpc2lvbhgDIAEoAyI8Cg5QdXRUZXh0UmVxdWVzdBILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAkSDgoGdHRsX21zGAMgASgDIk8KD1B1dFRleHRSZXNwb25zZRIPCgdtZXNzYWdlGAEgASgJEgsKA2tleRgCIAEoCRINCgV2YWx1ZRgDIAEoCRIPCgdzdWNjZXNzGAQgASgIIh0KDkdldFRleHRSZXF1ZXN0EgsKA2tleRgBIAEoCSI8Cg9HZXRUZXh0UmVzcG9uc2USCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJEg0KBWZvdW5kGAMgASgIIiAKEURlbGV0ZVRleHRSZXF1ZXN0EgsKA2tleRgBIAEoCSJDChJEZWxldGVUZXh0UmVzcG9uc2USDwoHbWVzc2FnZRgBIAEoCRILCgNrZXkYAiABKAkSDwoHc3VjY2VzcxgDIAEoCDKoCwoPS2V5VmFsdWVTZXJ2aWNlEoQBCgNHZXQSHC5hZXRoZXJmbG93Lmt2LnYxLkdldFJlcXVlc3QaHS5hZXRoZXJmbG93Lmt2LnYxLkdldFJlc3BvbnNlIkDa3RghEgtlbnRyeS52YWx1ZRoSZW50cnkubW9kX3JldmlzaW9ugtPkkwIVEhMvYXBpL3YxL2t2L3trZXk9Kip9EpABCgNQdXQSHC5hZXRoZXJmbG93Lmt2LnYxLlB1dFJlcXVlc3QaHS5hZXRoZXJmbG93Lmt2LnYxLlB1dFJlc3BvbnNlIkza3RgmCgV2YWx1ZRoMbW9kX3JldmlzaW9uIg9pZl9tb2RfcmV2aXNpb26C0+STAhw6BXZhbHVlGhMvYXBpL3YxL2t2L3trZXk9Kip9En0KBkRlbGV0ZRIfLmFldGhlcmZsb3cua3YudjEuRGVsZXRlUmVxdWVzdBogLmFldGhlcmZsb3cua3YudjEuRGVsZXRlUmVzcG9uc2UiMNrdGBEiD2lmX21vZF9yZXZpc2lvboLT5JMCFSoTL2FwaS92MS9rdi97a2V5PSoqfRJZCgRMaXN0Eh0uYWV0aGVyZmxvdy5rdi52MS5MaXN0UmVxdWVzdBoeLmFldGhlcmZsb3cua3YudjEuTGlzdFJlc3BvbnNlIhKC0+STAgwSCi9hcGkvdjEva3YSmgEKBVdhdGNoEh4uYWV0aGVyZmxvdy5rdi52MS5XYXRjaFJlcXVlc3QaHy5hZXRoZXJmbG93Lmt2LnYxLldhdGNoUmVzcG9uc2UiTtrdGCEqBXdhdGNoMghyZXZpc2lvbjoOc3RhcnRfcmV2aXNpb26C0+STAiNaDBIKL2FwaS92MS9rdhITL2FwaS92MS9rdi97a2V5PSoqfTABEngKB0hpc3RvcnkSIC5hZXRoZXJmbG93Lmt2LnYxLkhpc3RvcnlSZXF1ZXN0GiEuYWV0aGVyZmxvdy5rdi52MS5IaXN0b3J5UmVzcG9uc2UiKNrdGAkqB2hpc3RvcnmC0+STAhUSEy9hcGkvdjEva3Yve2tleT0qKn0ScQoIQmF0Y2hHZXQSIS5hZXRoZXJmbG93Lmt2LnYxLkJhdGNoR2V0UmVxdWVzdBoiLmFldGhlcmZsb3cua3YudjEuQmF0Y2hHZXRSZXNwb25zZSIegtPkkwIYOgEqIhMvYXBpL3YxL2t2OmJhdGNoR2V0EnEKCEJhdGNoUHV0EiEuYWV0aGVyZmxvdy5rdi52MS5CYXRjaFB1dFJlcXVlc3QaIi5hZXRoZXJmbG93Lmt2LnYxLkJhdGNoUHV0UmVzcG9uc2UiHoLT5JMCGDoBKiITL2FwaS92MS9rdjpiYXRjaFB1dBJdCgNUeG4SHC5hZXRoZXJmbG93Lmt2LnYxLlR4blJlcXVlc3QaHS5hZXRoZXJmbG93Lmt2LnYxLlR4blJlc3BvbnNlIhmC0+STAhM6ASoiDi9hcGkvdjEva3Y6dHhuEmsKB1B1dFRleHQSIC5hZXRoZXJmbG93Lmt2LnYxLlB1dFRleHRSZXF1ZXN0GiEuYWV0aGVyZmxvdy5rdi52MS5QdXRUZXh0UmVzcG9uc2UiG9rdGAJIAYLT5JMCDzoBKiIKL2FwaS92MS9rdhJrCgdHZXRUZXh0EiAuYWV0aGVyZmxvdy5rdi52MS5HZXRUZXh0UmVxdWVzdBohLmFldGhlcmZsb3cua3YudjEuR2V0VGV4dFJlc3BvbnNlIhva3RgFQgNrZXmC0+STAgwSCi9hcGkvdjEva3YSawoKRGVsZXRlVGV4dBIjLmFldGhlcmZsb3cua3YudjEuRGVsZXRlVGV4dFJlcXVlc3QaJC5hZXRoZXJmbG93Lmt2LnYxLkRlbGV0ZVRleHRSZXNwb25zZSISgtPkkwIMKgovYXBpL3YxL2t2YgZwcm90bzM", [file_aetherflow_gateway_v1_edge, file_google_api_annotations]);
 
 /**
  * One key at one revision.
@@ -392,6 +392,565 @@ export const Change_KindSchema: GenEnum<Change_Kind> = /*@__PURE__*/
   enumDesc(file_aetherflow_kv_v1_kv, 11, 0);
 
 /**
+ * @generated from message aetherflow.kv.v1.HistoryRequest
+ */
+export type HistoryRequest = Message<"aetherflow.kv.v1.HistoryRequest"> & {
+  /**
+   * @generated from field: bytes key = 1;
+   */
+  key: Uint8Array;
+
+  /**
+   * 1 to 1000; 0 is 100.
+   *
+   * @generated from field: int32 limit = 2;
+   */
+  limit: number;
+
+  /**
+   * Only changes before this revision; 0 starts at the newest.
+   *
+   * @generated from field: int64 before_revision = 3;
+   */
+  beforeRevision: bigint;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.HistoryRequest.
+ * Use `create(HistoryRequestSchema)` to create a new message.
+ */
+export const HistoryRequestSchema: GenMessage<HistoryRequest> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 12);
+
+/**
+ * @generated from message aetherflow.kv.v1.HistoryResponse
+ */
+export type HistoryResponse = Message<"aetherflow.kv.v1.HistoryResponse"> & {
+  /**
+   * Newest first.
+   *
+   * @generated from field: repeated aetherflow.kv.v1.Change changes = 1;
+   */
+  changes: Change[];
+
+  /**
+   * Whether older changes are kept; go on with the last one's mod_revision as `before_revision`.
+   *
+   * @generated from field: bool more = 2;
+   */
+  more: boolean;
+
+  /**
+   * Store revision of the read.
+   *
+   * @generated from field: int64 revision = 3;
+   */
+  revision: bigint;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.HistoryResponse.
+ * Use `create(HistoryResponseSchema)` to create a new message.
+ */
+export const HistoryResponseSchema: GenMessage<HistoryResponse> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 13);
+
+/**
+ * @generated from message aetherflow.kv.v1.BatchGetRequest
+ */
+export type BatchGetRequest = Message<"aetherflow.kv.v1.BatchGetRequest"> & {
+  /**
+   * Up to 1000 keys, as bytes and as text together.
+   *
+   * @generated from field: repeated bytes keys = 1;
+   */
+  keys: Uint8Array[];
+
+  /**
+   * @generated from field: repeated string key_texts = 2;
+   */
+  keyTexts: string[];
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.BatchGetRequest.
+ * Use `create(BatchGetRequestSchema)` to create a new message.
+ */
+export const BatchGetRequestSchema: GenMessage<BatchGetRequest> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 14);
+
+/**
+ * @generated from message aetherflow.kv.v1.BatchGetResponse
+ */
+export type BatchGetResponse = Message<"aetherflow.kv.v1.BatchGetResponse"> & {
+  /**
+   * The keys that exist, in the order asked for.
+   *
+   * @generated from field: repeated aetherflow.kv.v1.Entry entries = 1;
+   */
+  entries: Entry[];
+
+  /**
+   * @generated from field: int64 revision = 2;
+   */
+  revision: bigint;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.BatchGetResponse.
+ * Use `create(BatchGetResponseSchema)` to create a new message.
+ */
+export const BatchGetResponseSchema: GenMessage<BatchGetResponse> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 15);
+
+/**
+ * One key to write; give key and value each as bytes or as text.
+ *
+ * @generated from message aetherflow.kv.v1.PutEntry
+ */
+export type PutEntry = Message<"aetherflow.kv.v1.PutEntry"> & {
+  /**
+   * @generated from field: bytes key = 1;
+   */
+  key: Uint8Array;
+
+  /**
+   * @generated from field: string key_text = 2;
+   */
+  keyText: string;
+
+  /**
+   * @generated from field: bytes value = 3;
+   */
+  value: Uint8Array;
+
+  /**
+   * @generated from field: string value_text = 4;
+   */
+  valueText: string;
+
+  /**
+   * The key runs out after so many milliseconds; 0 is never.
+   *
+   * @generated from field: int64 ttl_ms = 5;
+   */
+  ttlMs: bigint;
+
+  /**
+   * Write only if the key's mod revision is this one; 0 means that the key must not exist.
+   *
+   * @generated from field: optional int64 if_mod_revision = 6;
+   */
+  ifModRevision?: bigint | undefined;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.PutEntry.
+ * Use `create(PutEntrySchema)` to create a new message.
+ */
+export const PutEntrySchema: GenMessage<PutEntry> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 16);
+
+/**
+ * @generated from message aetherflow.kv.v1.BatchPutRequest
+ */
+export type BatchPutRequest = Message<"aetherflow.kv.v1.BatchPutRequest"> & {
+  /**
+   * 1 to 128.
+   *
+   * @generated from field: repeated aetherflow.kv.v1.PutEntry entries = 1;
+   */
+  entries: PutEntry[];
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.BatchPutRequest.
+ * Use `create(BatchPutRequestSchema)` to create a new message.
+ */
+export const BatchPutRequestSchema: GenMessage<BatchPutRequest> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 17);
+
+/**
+ * @generated from message aetherflow.kv.v1.BatchPutResponse
+ */
+export type BatchPutResponse = Message<"aetherflow.kv.v1.BatchPutResponse"> & {
+  /**
+   * Mod revision of all the keys.
+   *
+   * @generated from field: int64 revision = 1;
+   */
+  revision: bigint;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.BatchPutResponse.
+ * Use `create(BatchPutResponseSchema)` to create a new message.
+ */
+export const BatchPutResponseSchema: GenMessage<BatchPutResponse> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 18);
+
+/**
+ * Holds when every set field does.
+ *
+ * @generated from message aetherflow.kv.v1.Condition
+ */
+export type Condition = Message<"aetherflow.kv.v1.Condition"> & {
+  /**
+   * @generated from field: bytes key = 1;
+   */
+  key: Uint8Array;
+
+  /**
+   * @generated from field: string key_text = 2;
+   */
+  keyText: string;
+
+  /**
+   * @generated from field: optional bool exists = 3;
+   */
+  exists?: boolean | undefined;
+
+  /**
+   * @generated from field: optional int64 mod_revision = 4;
+   */
+  modRevision?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 version = 5;
+   */
+  version?: bigint | undefined;
+
+  /**
+   * @generated from field: optional bytes value = 6;
+   */
+  value?: Uint8Array | undefined;
+
+  /**
+   * @generated from field: optional string value_text = 7;
+   */
+  valueText?: string | undefined;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.Condition.
+ * Use `create(ConditionSchema)` to create a new message.
+ */
+export const ConditionSchema: GenMessage<Condition> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 19);
+
+/**
+ * One operation of a transaction.
+ *
+ * @generated from message aetherflow.kv.v1.Operation
+ */
+export type Operation = Message<"aetherflow.kv.v1.Operation"> & {
+  /**
+   * @generated from oneof aetherflow.kv.v1.Operation.kind
+   */
+  kind: {
+    /**
+     * @generated from field: aetherflow.kv.v1.PutEntry put = 1;
+     */
+    value: PutEntry;
+    case: "put";
+  } | {
+    /**
+     * @generated from field: aetherflow.kv.v1.Keys get = 2;
+     */
+    value: Keys;
+    case: "get";
+  } | {
+    /**
+     * @generated from field: aetherflow.kv.v1.Keys delete = 3;
+     */
+    value: Keys;
+    case: "delete";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.Operation.
+ * Use `create(OperationSchema)` to create a new message.
+ */
+export const OperationSchema: GenMessage<Operation> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 20);
+
+/**
+ * One key, or every key under a prefix.
+ *
+ * @generated from message aetherflow.kv.v1.Keys
+ */
+export type Keys = Message<"aetherflow.kv.v1.Keys"> & {
+  /**
+   * @generated from field: bytes key = 1;
+   */
+  key: Uint8Array;
+
+  /**
+   * @generated from field: string key_text = 2;
+   */
+  keyText: string;
+
+  /**
+   * Take the key as a prefix; an empty one is every key.
+   *
+   * @generated from field: bool prefix = 3;
+   */
+  prefix: boolean;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.Keys.
+ * Use `create(KeysSchema)` to create a new message.
+ */
+export const KeysSchema: GenMessage<Keys> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 21);
+
+/**
+ * @generated from message aetherflow.kv.v1.TxnRequest
+ */
+export type TxnRequest = Message<"aetherflow.kv.v1.TxnRequest"> & {
+  /**
+   * Up to 128 of each.
+   *
+   * @generated from field: repeated aetherflow.kv.v1.Condition conditions = 1;
+   */
+  conditions: Condition[];
+
+  /**
+   * @generated from field: repeated aetherflow.kv.v1.Operation then = 2;
+   */
+  then: Operation[];
+
+  /**
+   * @generated from field: repeated aetherflow.kv.v1.Operation otherwise = 3;
+   */
+  otherwise: Operation[];
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.TxnRequest.
+ * Use `create(TxnRequestSchema)` to create a new message.
+ */
+export const TxnRequestSchema: GenMessage<TxnRequest> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 22);
+
+/**
+ * @generated from message aetherflow.kv.v1.TxnResponse
+ */
+export type TxnResponse = Message<"aetherflow.kv.v1.TxnResponse"> & {
+  /**
+   * Whether the conditions held.
+   *
+   * @generated from field: bool succeeded = 1;
+   */
+  succeeded: boolean;
+
+  /**
+   * @generated from field: int64 revision = 2;
+   */
+  revision: bigint;
+
+  /**
+   * One for each operation that ran, in order.
+   *
+   * @generated from field: repeated aetherflow.kv.v1.OperationResult results = 3;
+   */
+  results: OperationResult[];
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.TxnResponse.
+ * Use `create(TxnResponseSchema)` to create a new message.
+ */
+export const TxnResponseSchema: GenMessage<TxnResponse> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 23);
+
+/**
+ * @generated from message aetherflow.kv.v1.OperationResult
+ */
+export type OperationResult = Message<"aetherflow.kv.v1.OperationResult"> & {
+  /**
+   * What a get found.
+   *
+   * @generated from field: repeated aetherflow.kv.v1.Entry entries = 1;
+   */
+  entries: Entry[];
+
+  /**
+   * How many keys a delete removed.
+   *
+   * @generated from field: int64 deleted = 2;
+   */
+  deleted: bigint;
+
+  /**
+   * Mod revision that a put gave.
+   *
+   * @generated from field: int64 mod_revision = 3;
+   */
+  modRevision: bigint;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.OperationResult.
+ * Use `create(OperationResultSchema)` to create a new message.
+ */
+export const OperationResultSchema: GenMessage<OperationResult> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 24);
+
+/**
+ * @generated from message aetherflow.kv.v1.PutTextRequest
+ */
+export type PutTextRequest = Message<"aetherflow.kv.v1.PutTextRequest"> & {
+  /**
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * @generated from field: string value = 2;
+   */
+  value: string;
+
+  /**
+   * The key runs out after so many milliseconds; 0 is never.
+   *
+   * @generated from field: int64 ttl_ms = 3;
+   */
+  ttlMs: bigint;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.PutTextRequest.
+ * Use `create(PutTextRequestSchema)` to create a new message.
+ */
+export const PutTextRequestSchema: GenMessage<PutTextRequest> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 25);
+
+/**
+ * @generated from message aetherflow.kv.v1.PutTextResponse
+ */
+export type PutTextResponse = Message<"aetherflow.kv.v1.PutTextResponse"> & {
+  /**
+   * @generated from field: string message = 1;
+   */
+  message: string;
+
+  /**
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * @generated from field: string value = 3;
+   */
+  value: string;
+
+  /**
+   * @generated from field: bool success = 4;
+   */
+  success: boolean;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.PutTextResponse.
+ * Use `create(PutTextResponseSchema)` to create a new message.
+ */
+export const PutTextResponseSchema: GenMessage<PutTextResponse> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 26);
+
+/**
+ * @generated from message aetherflow.kv.v1.GetTextRequest
+ */
+export type GetTextRequest = Message<"aetherflow.kv.v1.GetTextRequest"> & {
+  /**
+   * @generated from field: string key = 1;
+   */
+  key: string;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.GetTextRequest.
+ * Use `create(GetTextRequestSchema)` to create a new message.
+ */
+export const GetTextRequestSchema: GenMessage<GetTextRequest> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 27);
+
+/**
+ * @generated from message aetherflow.kv.v1.GetTextResponse
+ */
+export type GetTextResponse = Message<"aetherflow.kv.v1.GetTextResponse"> & {
+  /**
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * Empty when the key is absent.
+   *
+   * @generated from field: string value = 2;
+   */
+  value: string;
+
+  /**
+   * @generated from field: bool found = 3;
+   */
+  found: boolean;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.GetTextResponse.
+ * Use `create(GetTextResponseSchema)` to create a new message.
+ */
+export const GetTextResponseSchema: GenMessage<GetTextResponse> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 28);
+
+/**
+ * @generated from message aetherflow.kv.v1.DeleteTextRequest
+ */
+export type DeleteTextRequest = Message<"aetherflow.kv.v1.DeleteTextRequest"> & {
+  /**
+   * @generated from field: string key = 1;
+   */
+  key: string;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.DeleteTextRequest.
+ * Use `create(DeleteTextRequestSchema)` to create a new message.
+ */
+export const DeleteTextRequestSchema: GenMessage<DeleteTextRequest> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 29);
+
+/**
+ * @generated from message aetherflow.kv.v1.DeleteTextResponse
+ */
+export type DeleteTextResponse = Message<"aetherflow.kv.v1.DeleteTextResponse"> & {
+  /**
+   * @generated from field: string message = 1;
+   */
+  message: string;
+
+  /**
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * @generated from field: bool success = 3;
+   */
+  success: boolean;
+};
+
+/**
+ * Describes the message aetherflow.kv.v1.DeleteTextResponse.
+ * Use `create(DeleteTextResponseSchema)` to create a new message.
+ */
+export const DeleteTextResponseSchema: GenMessage<DeleteTextResponse> = /*@__PURE__*/
+  messageDesc(file_aetherflow_kv_v1_kv, 30);
+
+/**
  * @generated from service aetherflow.kv.v1.KeyValueService
  */
 export const KeyValueService: GenService<{
@@ -444,6 +1003,76 @@ export const KeyValueService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchRequestSchema;
     output: typeof WatchResponseSchema;
+  },
+  /**
+   * History returns the changes of one key, newest first, as far back as history is kept.
+   *
+   * @generated from rpc aetherflow.kv.v1.KeyValueService.History
+   */
+  history: {
+    methodKind: "unary";
+    input: typeof HistoryRequestSchema;
+    output: typeof HistoryResponseSchema;
+  },
+  /**
+   * BatchGet returns many keys, all from one revision.
+   *
+   * @generated from rpc aetherflow.kv.v1.KeyValueService.BatchGet
+   */
+  batchGet: {
+    methodKind: "unary";
+    input: typeof BatchGetRequestSchema;
+    output: typeof BatchGetResponseSchema;
+  },
+  /**
+   * BatchPut writes many keys at one revision, all or none. FAILED_PRECONDITION when an `if_mod_revision` does not hold.
+   *
+   * @generated from rpc aetherflow.kv.v1.KeyValueService.BatchPut
+   */
+  batchPut: {
+    methodKind: "unary";
+    input: typeof BatchPutRequestSchema;
+    output: typeof BatchPutResponseSchema;
+  },
+  /**
+   * Txn runs `then` when all conditions hold, else `otherwise`, atomically and at one revision.
+   *
+   * @generated from rpc aetherflow.kv.v1.KeyValueService.Txn
+   */
+  txn: {
+    methodKind: "unary";
+    input: typeof TxnRequestSchema;
+    output: typeof TxnResponseSchema;
+  },
+  /**
+   * PutText writes a key and value that are text, from JSON or a form.
+   *
+   * @generated from rpc aetherflow.kv.v1.KeyValueService.PutText
+   */
+  putText: {
+    methodKind: "unary";
+    input: typeof PutTextRequestSchema;
+    output: typeof PutTextResponseSchema;
+  },
+  /**
+   * GetText reads a value that is text; an absent key is an answer, not an error.
+   *
+   * @generated from rpc aetherflow.kv.v1.KeyValueService.GetText
+   */
+  getText: {
+    methodKind: "unary";
+    input: typeof GetTextRequestSchema;
+    output: typeof GetTextResponseSchema;
+  },
+  /**
+   * DeleteText deletes a key; deleting an absent one succeeds.
+   *
+   * @generated from rpc aetherflow.kv.v1.KeyValueService.DeleteText
+   */
+  deleteText: {
+    methodKind: "unary";
+    input: typeof DeleteTextRequestSchema;
+    output: typeof DeleteTextResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_aetherflow_kv_v1_kv, 0);
