@@ -1,0 +1,33 @@
+/** What a call to the cluster ended with when it did not succeed. */
+
+/** Numbers of the gRPC codes that are told apart here. */
+export const GRPC = {
+  CANCELLED: 1,
+  UNKNOWN: 2,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  RESOURCE_EXHAUSTED: 8,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  UNAUTHENTICATED: 16,
+} as const;
+
+/** A failed call. `message` is the server's text, or what the client says of the connection. */
+export class EtcdError extends Error {
+  override readonly name = "EtcdError";
+  /** Number of the gRPC code. */
+  readonly code: number;
+  /** True when the request certainly did not reach a server. */
+  readonly isUnsent: boolean;
+
+  constructor(code: number, message: string, options: ErrorOptions & { isUnsent?: boolean } = {}) {
+    super(message, options);
+    this.code = code;
+    this.isUnsent = options.isUnsent ?? false;
+  }
+
+  /** True for what a server said of itself or of the cluster, as opposed to what happened to the connection. */
+  get isFromServer(): boolean {
+    return this.message.startsWith("etcdserver:");
+  }
+}
