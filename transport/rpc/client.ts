@@ -21,7 +21,15 @@ import { type Channel, ChannelError, type ChannelStream, type StreamHandler } fr
 import { pathBytes, writeCall } from "./call_header.ts";
 import { MessageEncoder } from "./codec.ts";
 import { DeadlineQueue, type RpcClock, systemRpcClock, type Timed } from "./deadline.ts";
-import { DEFAULT_MAX_MESSAGE_BYTES, FRAME, FrameReader, FrameWriter, NEED_MORE, VIOLATION } from "./frame.ts";
+import {
+  DEFAULT_MAX_ANSWER_BYTES,
+  DEFAULT_MAX_MESSAGE_BYTES,
+  FRAME,
+  FrameReader,
+  FrameWriter,
+  NEED_MORE,
+  VIOLATION,
+} from "./frame.ts";
 import { END_OF_MESSAGES, Inbound, type InboundOwner } from "./inbound.ts";
 import { checkMetadata, readMetadata } from "./metadata.ts";
 import { Outbound, type OutboundTarget } from "./outbound.ts";
@@ -34,7 +42,8 @@ export interface ChannelTransportOptions {
   readonly channel: () => Channel | Promise<Channel>;
   /** Deadline of calls that name none, in ms. Default: none. */
   readonly defaultTimeoutMs?: number;
-  /** Largest message sent or taken. Default 4 MiB. */
+  /** Largest message sent or taken. Default: 4 MiB sent, 64 MiB taken, since what was asked for may be larger than what
+   *  was put in at a time. */
   readonly maxMessageBytes?: number;
   /** Calls that may wait for a free stream, each within its deadline; more fail with `resource_exhausted`.
    *  Default 16,384: some 10 MB of small calls. */
@@ -89,13 +98,15 @@ export function callUnary<I extends DescMessage, O extends DescMessage>(
 
 const NO_OPTIONS: CallUnaryOptions = {};
 
-class ChannelTransportImpl implements ChannelTransport {
+/** The transport itself, for the kinds of calls in this folder. */
+export class ChannelTransportImpl implements ChannelTransport {
   readonly options: ChannelTransportOptions;
   readonly clock: RpcClock;
   readonly deadlines: DeadlineQueue;
   readonly writer = new FrameWriter();
   readonly encoder = new MessageEncoder();
   readonly maxMessageBytes: number;
+  readonly maxAnswerBytes: number;
   readonly maxQueuedCalls: number;
   running = 0;
   readonly #paths = new WeakMap<DescMethod, Uint8Array>();
@@ -108,6 +119,7 @@ class ChannelTransportImpl implements ChannelTransport {
     this.clock = options.clock ?? systemRpcClock;
     this.deadlines = new DeadlineQueue(this.clock);
     this.maxMessageBytes = options.maxMessageBytes ?? DEFAULT_MAX_MESSAGE_BYTES;
+    this.maxAnswerBytes = options.maxMessageBytes ?? DEFAULT_MAX_ANSWER_BYTES;
     this.maxQueuedCalls = options.maxQueuedCalls ?? 16_384;
   }
 
@@ -227,7 +239,7 @@ const CREDIT_POLL_MS = 1;
 type Resolve = (value: unknown) => void;
 
 /** What unary and streaming calls share: channel, stream, deadline, cancellation and the one end. */
-abstract class ClientCall implements StreamHandler, Timed {
+export abstract class ClientCall implements StreamHandler, Timed {
   dueAt = Infinity;
   heapIndex = -1;
   ended = false;
@@ -250,7 +262,7 @@ abstract class ClientCall implements StreamHandler, Timed {
   ) {}
 
   /** Writes the request, or its beginning, to the stream that was just opened. */
-  protected abstract send(stream: ChannelStream): void;
+  protected abstract onOpen(stream: ChannelStream): void;
   /** The call is over: with an error, unless `complete` was called by the subclass. */
   protected abstract onFail(error: ConnectError): void;
   abstract onData(bytes: Uint8Array, fin: boolean): void;
@@ -306,7 +318,7 @@ abstract class ClientCall implements StreamHandler, Timed {
     this.stream = stream;
     this.transport.running++;
     try {
-      this.send(stream);
+      this.onOpen(stream);
     } catch (error) {
       // Headers or a message that cannot be encoded: the caller's mistake, known before anything was sent.
       this.transport.writer.truncate(0);
@@ -376,7 +388,11 @@ abstract class ClientCall implements StreamHandler, Timed {
   protected writeMessage(writer: FrameWriter, message: MessageInitShape<DescMessage>): void {
     const mark = writer.beginFrame(FRAME.MESSAGE);
     this.transport.encoder.write(writer, this.method.input, message);
-    const byteCount = writer.endFrame(mark);
+    this.checkMessageSize(writer.endFrame(mark));
+  }
+
+  /** @throws {ConnectError} `resource_exhausted` when a request message is too large. */
+  protected checkMessageSize(byteCount: number): void {
     if (byteCount > this.transport.maxMessageBytes) {
       throw new ConnectError(
         `request message of ${byteCount} bytes is over the limit of ${this.transport.maxMessageBytes}`,
@@ -448,14 +464,14 @@ class ClientUnaryCall extends ClientCall {
     reject: (error: unknown) => void,
   ) {
     super(transport, method, headers);
-    this.#frames = new FrameReader(transport.maxMessageBytes);
+    this.#frames = new FrameReader(transport.maxAnswerBytes);
     this.#input = input;
     this.#wrap = wrap;
     this.#resolve = resolve;
     this.#reject = reject;
   }
 
-  protected override send(stream: ChannelStream): void {
+  protected override onOpen(stream: ChannelStream): void {
     const { writer } = this.transport;
     this.writeCallHeader(writer);
     this.writeMessage(writer, this.#input!);
@@ -583,13 +599,13 @@ class ClientStreamCall extends ClientCall
     reject: (error: unknown) => void,
   ) {
     super(transport, method, headers);
-    this.#frames = new FrameReader(transport.maxMessageBytes);
+    this.#frames = new FrameReader(transport.maxAnswerBytes);
     this.#input = input;
     this.#resolve = resolve;
     this.#reject = reject;
   }
 
-  protected override send(stream: ChannelStream): void {
+  protected override onOpen(stream: ChannelStream): void {
     const { writer } = this.transport;
     this.writeCallHeader(writer);
     // A server-streaming request is one message and follows at once; together they are one write.

@@ -17,6 +17,11 @@ export const MAX_END_BYTES = 64 * 1024;
 /** Default of `maxMessageBytes`, the largest MESSAGE taken or sent: gRPC's customary 4 MiB. SPEC §1.4. */
 export const DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024;
 
+/** Default of the largest answer: one MESSAGE of a server half. A range of many keys is one message, which etcd bounds by
+ *  memory alone; this bounds what one call may take of it (some three times this while it is built, sent and read).
+ *  SPEC §1.4. */
+export const DEFAULT_MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+
 /** What `FrameReader.next` says when there is no frame: more bytes are needed, or the bytes break the SPEC. */
 export const NEED_MORE = 0;
 export const VIOLATION = -1;

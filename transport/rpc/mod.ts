@@ -8,6 +8,8 @@ export type {
   ChannelTransportOptions,
   ChannelTransportStats,
 } from "./client.ts";
+export { startRawCall } from "./raw.ts";
+export type { RawCall, RawCallHandler, RawCallOptions, RawEnd } from "./raw.ts";
 export { type RpcClock, systemRpcClock } from "./deadline.ts";
 export type { StatusCode } from "./status.ts";
-export { DEFAULT_MAX_MESSAGE_BYTES } from "./frame.ts";
+export { DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_MESSAGE_BYTES } from "./frame.ts";

@@ -20,7 +20,15 @@ import { Bag, type Bagged } from "./bag.ts";
 import { readCall } from "./call_header.ts";
 import { MessageEncoder } from "./codec.ts";
 import { DeadlineQueue, type RpcClock, systemRpcClock, type Timed } from "./deadline.ts";
-import { DEFAULT_MAX_MESSAGE_BYTES, FRAME, FrameReader, FrameWriter, NEED_MORE, VIOLATION } from "./frame.ts";
+import {
+  DEFAULT_MAX_ANSWER_BYTES,
+  DEFAULT_MAX_MESSAGE_BYTES,
+  FRAME,
+  FrameReader,
+  FrameWriter,
+  NEED_MORE,
+  VIOLATION,
+} from "./frame.ts";
 import { type END_OF_MESSAGES, Inbound, type InboundOwner } from "./inbound.ts";
 import { latin1, readMetadata } from "./metadata.ts";
 import { MethodTable } from "./methods.ts";
@@ -31,7 +39,7 @@ import { type StatusCode, STREAM_CODE, writeErrorEnd, writeHeaders, writeOkEnd }
 export interface RpcServerOptions {
   /** Calls that may run at a time, over all channels; more are refused with `resource_exhausted`. Default 16,384. */
   readonly maxConcurrentCalls?: number;
-  /** Largest message sent or taken. Default 4 MiB. */
+  /** Largest message sent or taken. Default: 4 MiB taken, 64 MiB sent. */
   readonly maxMessageBytes?: number;
   /** Told of every error that a handler did not mean for its caller; the caller gets `internal` without its text.
    *  `requestHeader` is the call's, with its request id and trace context. */
@@ -91,6 +99,7 @@ class RpcServerImpl implements RpcServer {
   readonly encoder = new MessageEncoder();
   readonly methods = new MethodTable<Method>();
   readonly maxMessageBytes: number;
+  readonly maxAnswerBytes: number;
   readonly maxConcurrentCalls: number;
   readonly observer: RpcObserver | undefined;
   draining = false;
@@ -106,6 +115,7 @@ class RpcServerImpl implements RpcServer {
     this.clock = options.clock ?? systemRpcClock;
     this.deadlines = new DeadlineQueue(this.clock);
     this.maxMessageBytes = options.maxMessageBytes ?? DEFAULT_MAX_MESSAGE_BYTES;
+    this.maxAnswerBytes = options.maxMessageBytes ?? DEFAULT_MAX_ANSWER_BYTES;
     this.maxConcurrentCalls = options.maxConcurrentCalls ?? 16_384;
     this.observer = options.observer;
     this.#onError = options.onError;
@@ -459,7 +469,7 @@ class ServerCall
 
   #writeMessage(writer: FrameWriter, message: MessageInitShape<DescMessage>): void {
     const { output } = this.method!.desc;
-    const limit = this.server.maxMessageBytes;
+    const limit = this.server.maxAnswerBytes;
     const mark = writer.beginFrame(FRAME.MESSAGE);
     this.server.encoder.write(writer, output, message);
     const byteCount = writer.endFrame(mark);

@@ -1,5 +1,5 @@
 /** What RPC must do, whatever channel carries it. Deadlines run on clocks of the suite's own, so nothing here waits for time. */
-import { create } from "@bufbuild/protobuf";
+import { create, type DescMethod, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Client, Code, ConnectError, createClient, type ServiceImpl } from "@connectrpc/connect";
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
@@ -12,8 +12,11 @@ import {
   type ChannelTransportOptions,
   createChannelTransport,
   createRpcServer,
+  type RawCallOptions,
+  type RawEnd,
   type RpcServer,
   type RpcServerOptions,
+  startRawCall,
   systemRpcClock,
 } from "../rpc/mod.ts";
 import { ManualRpcClock } from "./manual_clock.ts";
@@ -39,6 +42,96 @@ export function rpcSuite(name: string, openPair: () => Promise<RpcPair>): void {
       }
     });
   }
+
+  // Raw
+
+  test("carries raw messages and metadata of a unary call", async (open) => {
+    const { transport } = open({
+      impl: {
+        unary(request, context) {
+          context.responseHeader.set("x-head", "h");
+          context.responseTrailer.set("x-trail", context.requestHeader.get("token")!);
+          return { text: `hello ${request.text}` };
+        },
+      },
+    });
+    const raw = rawCall(transport, TestService.method.unary, {
+      message: encode("a"),
+      isWhole: true,
+      headers: { token: "t" },
+    });
+    assertEquals(await raw.ended, { code: 0, message: "", trailers: { "x-trail": "t" } });
+    assertEquals([raw.texts, raw.headers], [["hello a"], { "x-head": "h" }]);
+    assertEquals(transport.stats(), { running: 0, queued: 0 });
+  });
+
+  test("ends a raw call with the server's code and text, and at its deadline", async (open) => {
+    const { transport, clientClock, started } = open({
+      impl: (signals) => ({
+        unary(_, context) {
+          if (context.timeoutMs() === undefined) throw new ConnectError("no ☃", Code.OutOfRange);
+          return hangs()(signals).unary!(_, context);
+        },
+      }),
+    });
+    const message = encode("");
+    const refused = rawCall(transport, TestService.method.unary, { message, isWhole: true });
+    assertEquals(await refused.ended, { code: Code.OutOfRange, message: "no ☃", trailers: undefined });
+    const late = rawCall(transport, TestService.method.unary, { message, isWhole: true, timeoutMs: 50 });
+    await started.promise;
+    clientClock.advance(50);
+    assertEquals((await late.ended).code, Code.DeadlineExceeded);
+  });
+
+  test("carries raw messages both ways, and holds answers back while paused", async (open) => {
+    const { transport } = open({
+      impl: {
+        async *chat(requests) {
+          for await (const { text } of requests) {
+            if (text !== "many") yield { text };
+            else for (let i = 0; i < 2_000; i++) yield { text: String(i), body: new Uint8Array(1_000) };
+          }
+        },
+      },
+    });
+    const raw = rawCall(transport, TestService.method.chat, { message: encode("a") });
+    raw.call.send(encode("b"));
+    await raw.count(2);
+    raw.call.pause();
+    raw.call.send(encode("many"));
+    await settled(() => raw.texts.length);
+    assertEquals(raw.texts, ["a", "b"]);
+    raw.call.resume();
+    await raw.count(2_002);
+    raw.call.endRequest();
+    assertEquals((await raw.ended).code, 0);
+    assertEquals(raw.texts.slice(2), Array.from({ length: 2_000 }, (_, i) => String(i)));
+    assertEquals(transport.stats(), { running: 0, queued: 0 });
+  });
+
+  test("tells the handler when a raw call is cancelled, and the caller nothing more", async (open) => {
+    const { transport, aborted } = open({ impl: hangs() });
+    const raw = rawCall(transport, TestService.method.chat, {});
+    await raw.count(1);
+    raw.call.cancel();
+    raw.call.cancel();
+    assertInstanceOf(await aborted.promise, ConnectError);
+    assertEquals([raw.isOver, transport.stats()], [false, { running: 0, queued: 0 }]);
+  });
+
+  test("refuses a raw request that is too large before it is sent", async (open) => {
+    const { transport } = open({ impl: {}, client: { maxMessageBytes: 100 } });
+    const message = new Uint8Array(101);
+    const raw = rawCall(transport, TestService.method.unary, { message, isWhole: true });
+    assertEquals((await raw.ended).code, Code.ResourceExhausted);
+  });
+
+  test("carries an answer that is larger than any request may be", async (open) => {
+    const body = new Uint8Array(5_000_000).fill(7);
+    const { transport } = open({ impl: { unary: () => ({ body }) } });
+    const raw = rawCall(transport, TestService.method.unary, { message: encode(""), isWhole: true });
+    assertEquals([(await raw.ended).code, raw.byteCounts[0]! > body.length], [0, true]);
+  });
 
   // Unary
 
@@ -853,6 +946,46 @@ class Mailbox<T> implements AsyncIterableIterator<T> {
   [Symbol.asyncIterator](): this {
     return this;
   }
+}
+
+/** A raw call, and what came of it. */
+function rawCall(transport: ChannelTransport, method: DescMethod, options: RawCallOptions) {
+  const texts: string[] = [];
+  const byteCounts: number[] = [];
+  const ended = Promise.withResolvers<Omit<RawEnd, "trailers"> & { trailers: unknown }>();
+  let look = () => {};
+  const raw = {
+    texts,
+    byteCounts,
+    headers: undefined as unknown,
+    isOver: false,
+    ended: ended.promise,
+    /** Settles when so many answers have come. */
+    count: (wanted: number) =>
+      new Promise<void>((resolve) => {
+        look = () => texts.length >= wanted && resolve();
+        look();
+      }),
+  };
+  const call = startRawCall(transport, method, {
+    onHeaders: (headers) => raw.headers = Object.fromEntries(headers),
+    onMessage(bytes) {
+      texts.push(fromBinary(TestMessageSchema, bytes).text);
+      byteCounts.push(bytes.length);
+      look();
+    },
+    onDrain() {},
+    onEnd(end) {
+      raw.isOver = true;
+      const { trailers } = end;
+      ended.resolve({ ...end, trailers: trailers === undefined ? undefined : Object.fromEntries(trailers) });
+    },
+  }, options);
+  return Object.assign(raw, { call });
+}
+
+function encode(text: string): Uint8Array {
+  return toBinary(TestMessageSchema, create(TestMessageSchema, { text }));
 }
 
 /** The value once many turns of the event loop have left it alone. */
