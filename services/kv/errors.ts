@@ -10,6 +10,9 @@ export type KvCode =
   | "resource_exhausted"
   | "failed_precondition"
   | "unimplemented"
+  | "deadline_exceeded"
+  | "unknown"
+  | "data_loss"
   | "unavailable";
 
 interface Outcome {
@@ -51,6 +54,41 @@ export const KV_ERRORS = {
   noSpace: { code: "resource_exhausted", text: "etcdserver: mvcc: database space exceeded", retry: false },
   tooManyRequests: { code: "resource_exhausted", text: "etcdserver: too many requests", retry: true },
   leaseNotFound: { code: "not_found", text: "etcdserver: requested lease not found", retry: false },
+  corrupt: { code: "data_loss", text: "etcdserver: corrupt cluster", retry: false },
+  badMemberUrls: {
+    code: "invalid_argument",
+    text: "etcdserver: given member URLs are invalid",
+    retry: false,
+  },
+  memberNotFound: { code: "not_found", text: "etcdserver: member not found", retry: false },
+  peerUrlsExist: { code: "failed_precondition", text: "etcdserver: Peer URLs already exists", retry: false },
+  notEnoughMembers: {
+    code: "failed_precondition",
+    text: "etcdserver: re-configuration failed due to not enough started members",
+    retry: false,
+  },
+  notLearner: {
+    code: "failed_precondition",
+    text: "etcdserver: can only promote a learner member",
+    retry: false,
+  },
+  badTransferee: { code: "failed_precondition", text: "etcdserver: bad leader transferee", retry: false },
+  downgradeFormat: {
+    code: "invalid_argument",
+    text: "etcdserver: wrong downgrade target version format",
+    retry: false,
+  },
+  downgradeTarget: {
+    code: "invalid_argument",
+    text: "etcdserver: invalid downgrade target version",
+    retry: false,
+  },
+  downgradeRunning: {
+    code: "failed_precondition",
+    text: "etcdserver: cluster has a downgrade job in progress",
+    retry: false,
+  },
+  noDowngrade: { code: "failed_precondition", text: "etcdserver: no inflight downgrade job", retry: false },
   streamSort: {
     code: "unimplemented",
     text: "RangeStream does not support custom sort orders",
@@ -68,6 +106,18 @@ export const KV_ERRORS = {
     text: "kv: the log failed before this write was durable; whether it survives a restart is unknown",
     retry: false,
   },
+  clusterUnavailable: { code: "unavailable", text: "kv: the etcd cluster cannot be reached", retry: true },
+  clusterTimeout: {
+    code: "deadline_exceeded",
+    text: "kv: the etcd cluster did not answer in time; whether the request was done is unknown",
+    retry: false,
+  },
+  clusterFailed: { code: "unknown", text: "kv: the etcd cluster failed", retry: false },
+  // Texts of etcd's concurrency recipes; plain errors there, so their code is "unknown".
+  sessionExpired: { code: "unknown", text: "mutex: session is expired", retry: false },
+  notLeader: { code: "unknown", text: "election: not leader", retry: false },
+  noLeader: { code: "unknown", text: "election: no leader", retry: false },
+  missingLeaderKey: { code: "unknown", text: '"leader" field must be provided', retry: false },
   badPageToken: { code: "invalid_argument", text: "kv: page_token is not one of this list", retry: false },
   notFound: { code: "not_found", text: "kv: key not found", retry: false },
   revisionMismatch: {

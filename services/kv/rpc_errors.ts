@@ -9,6 +9,9 @@ const CODES: Readonly<Record<KvCode, Code>> = {
   resource_exhausted: Code.ResourceExhausted,
   failed_precondition: Code.FailedPrecondition,
   unimplemented: Code.Unimplemented,
+  deadline_exceeded: Code.DeadlineExceeded,
+  unknown: Code.Unknown,
+  data_loss: Code.DataLoss,
   unavailable: Code.Unavailable,
 };
 
