@@ -13,7 +13,9 @@ export type KvCode =
   | "deadline_exceeded"
   | "unknown"
   | "data_loss"
-  | "unavailable";
+  | "unavailable"
+  | "permission_denied"
+  | "unauthenticated";
 
 interface Outcome {
   readonly code: KvCode;
@@ -97,6 +99,56 @@ export const KV_ERRORS = {
   streamFilters: {
     code: "unimplemented",
     text: "RangeStream does not support revision filters",
+    retry: false,
+  },
+  rootUserMissing: {
+    code: "failed_precondition",
+    text: "etcdserver: root user does not exist",
+    retry: false,
+  },
+  rootRoleMissing: {
+    code: "failed_precondition",
+    text: "etcdserver: root user does not have root role",
+    retry: false,
+  },
+  userExists: { code: "failed_precondition", text: "etcdserver: user name already exists", retry: false },
+  userEmpty: { code: "invalid_argument", text: "etcdserver: user name is empty", retry: false },
+  userNotFound: { code: "failed_precondition", text: "etcdserver: user name not found", retry: false },
+  roleExists: { code: "failed_precondition", text: "etcdserver: role name already exists", retry: false },
+  roleNotFound: { code: "failed_precondition", text: "etcdserver: role name not found", retry: false },
+  roleEmpty: { code: "invalid_argument", text: "etcdserver: role name is empty", retry: false },
+  authFailed: {
+    code: "invalid_argument",
+    text: "etcdserver: authentication failed, invalid user ID or password",
+    retry: false,
+  },
+  permissionNotGiven: { code: "invalid_argument", text: "etcdserver: permission not given", retry: false },
+  permissionDenied: { code: "permission_denied", text: "etcdserver: permission denied", retry: false },
+  roleNotGranted: {
+    code: "failed_precondition",
+    text: "etcdserver: role is not granted to the user",
+    retry: false,
+  },
+  permissionNotGranted: {
+    code: "failed_precondition",
+    text: "etcdserver: permission is not granted to the role",
+    retry: false,
+  },
+  authNotEnabled: {
+    code: "failed_precondition",
+    text: "etcdserver: authentication is not enabled",
+    retry: false,
+  },
+  invalidAuthToken: { code: "unauthenticated", text: "etcdserver: invalid auth token", retry: false },
+  invalidAuthManagement: {
+    code: "invalid_argument",
+    text: "etcdserver: invalid auth management",
+    retry: false,
+  },
+  // etcd has no code for this one.
+  noPasswordUser: {
+    code: "unknown",
+    text: "auth: authentication failed, password was given for no password user",
     retry: false,
   },
   stopped: { code: "unavailable", text: "etcdserver: server stopped", retry: true },

@@ -13,6 +13,8 @@ const CODES: Readonly<Record<KvCode, Code>> = {
   unknown: Code.Unknown,
   data_loss: Code.DataLoss,
   unavailable: Code.Unavailable,
+  permission_denied: Code.PermissionDenied,
+  unauthenticated: Code.Unauthenticated,
 };
 
 /** A domain error as the wire has it; other errors stay what they are, for the server to report as internal. */

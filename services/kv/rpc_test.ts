@@ -100,6 +100,11 @@ Deno.test("toConnectError() maps every outcome to its code and keeps its text", 
     failed_precondition: Code.FailedPrecondition,
     unimplemented: Code.Unimplemented,
     unavailable: Code.Unavailable,
+    permission_denied: Code.PermissionDenied,
+    unauthenticated: Code.Unauthenticated,
+    deadline_exceeded: Code.DeadlineExceeded,
+    data_loss: Code.DataLoss,
+    unknown: Code.Unknown,
   };
   for (const kind of Object.keys(KV_ERRORS) as KvErrorKind[]) {
     const error = toConnectError(new KvError(kind));
