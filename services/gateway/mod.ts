@@ -79,6 +79,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       onRetry: metrics.retried,
     }),
     timer,
+    clock,
     metrics,
     bodyLimits: { bytesMax: config.limits.bodyBytes, timeouts: bodyTimeouts },
     heartbeatMs: config.heartbeatMs,

@@ -116,3 +116,72 @@ Deno.test("the gateway on the real key-value service: write, read, compare-and-s
     await Deno.remove(directory, { recursive: true });
   }
 });
+
+Deno.test("the gateway on the real key-value service: batches, transactions, history, text and forms", async () => {
+  const directory = await Deno.makeTempDir();
+  const kv = await openKv(directory);
+  try {
+    await using gateway = startTestGateway({ transport: () => kv.transport, realTimers: true });
+    const base = `${gateway.url}/api/v1/kv`;
+    const post = async (path: string, body: unknown) => {
+      const response = await fetch(`${base}${path}`, { method: "POST", body: JSON.stringify(body) });
+      return [response.status, await response.json()];
+    };
+    const [, put] = await post(":batchPut", {
+      entries: [{ keyText: "a", valueText: "1" }, { keyText: "b", valueText: "2", ifModRevision: "0" }],
+    });
+    assertEquals(put, { revision: "2" });
+    const [conflict, problem] = await post(":batchPut", {
+      entries: [{ keyText: "a", valueText: "9" }, { keyText: "b", valueText: "9", ifModRevision: "0" }],
+    });
+    assertEquals([conflict, problem.code], [409, "failed_precondition"]);
+    const [, got] = await post(":batchGet", { keyTexts: ["b", "none", "a"] });
+    assertEquals(got.entries.map((entry: { valueText: string }) => entry.valueText), ["2", "1"]);
+
+    const move = {
+      conditions: [{ keyText: "a", modRevision: "2" }, { keyText: "c", exists: false }],
+      then: [
+        { put: { keyText: "c", valueText: "1" } },
+        { delete: { keyText: "a" } },
+        { get: { keyText: "", prefix: true } },
+      ],
+      otherwise: [{ get: { keyText: "a" } }],
+    };
+    const [, moved] = await post(":txn", move);
+    assertEquals([moved.succeeded, moved.revision, moved.results[1].deleted], [true, "3", "1"]);
+    assertEquals(moved.results[2].entries.map((entry: { keyText: string }) => entry.keyText), ["b", "c"]);
+    const [, refused] = await post(":txn", move);
+    assertEquals([refused.succeeded, refused.results[0].entries], [false, []]);
+    assertEquals((await post(":txn", { conditions: [{ keyText: "a" }] }))[0], 400);
+    assertEquals((await post(":txn", { then: [{}] }))[0], 400);
+
+    const history = await (await fetch(`${base}/a?history=true&limit=1`)).json();
+    assertEquals([history.changes[0].kind, history.more], ["KIND_DELETE", true]);
+    const older = await (await fetch(`${base}/a?history=true&beforeRevision=3`)).json();
+    assertEquals([older.changes[0].entry.valueText, older.more], ["1", false]);
+
+    assertEquals(await post("", { key: "t", value: "json" }), [
+      200,
+      { message: "success", key: "t", value: "json", success: true },
+    ]);
+    const form = await fetch(base, {
+      method: "POST",
+      body: new URLSearchParams({ key: "f+", value: "a b&c" }),
+    });
+    assertEquals((await form.json()).message, "success");
+    assertEquals(await (await fetch(`${base}?key=f%2B`)).json(), { key: "f+", value: "a b&c", found: true });
+    assertEquals(await (await fetch(`${base}?key=none`)).json(), { key: "none", value: "", found: false });
+    const gone = await fetch(`${base}?key=t`, { method: "DELETE" });
+    assertEquals(await gone.json(), { message: "deleted", key: "t", success: true });
+    assertEquals(
+      await fetch(base, { method: "DELETE" }).then(async (r) => [r.status, (await r.json()).detail]),
+      [
+        400,
+        "kv: the request is not valid: key is empty",
+      ],
+    );
+  } finally {
+    await kv.close();
+    await Deno.remove(directory, { recursive: true });
+  }
+});

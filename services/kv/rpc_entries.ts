@@ -262,7 +262,8 @@ function operationOf({ kind }: Operation): Op {
 function keysOf(keys: Keys): Pick<RangeQuery, "key" | "range"> {
   if (!keys.prefix) return { key: bytesOf(keys.key, keys.keyText, "key"), range: "single" };
   const prefix = keys.key.length > 0 ? keys.key : encoder.encode(keys.keyText);
-  const range = prefixRange(prefix);
+  // Every key begins with nothing; the first key that there can be is a zero byte.
+  const range = prefix.length > 0 ? prefixRange(prefix) : { start: new Uint8Array(1), end: undefined };
   return { key: range.start, range };
 }
 

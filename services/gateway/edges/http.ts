@@ -8,6 +8,7 @@ import { errorResponse, fromServiceError, GatewayError } from "../problem.ts";
 import type { RouteTable } from "../routes.ts";
 import type { RpcEdge } from "./rpc.ts";
 import type { SystemEdge } from "./system.ts";
+import { wantsWebSocket } from "./websocket.ts";
 
 /** Log of the gateway. */
 export interface EdgeLog {
@@ -42,7 +43,9 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
   return async function handle(request) {
     // 1. request id (and all else that is read off the request)
     const exchange = readExchange(request, deps.clock.now(), deps.requestTimeoutMs, deps.newRequestId);
-    exchange.match = deps.routes.match(exchange.method, exchange.path, exchange.query);
+    exchange.match = deps.routes.match(exchange.method, exchange.path, exchange.query) ??
+      // The handshake of a WebSocket is a GET, whatever the stream's own method is.
+      (wantsWebSocket(request) ? deps.routes.match("POST", exchange.path, exchange.query) : undefined);
     const isSystem = exchange.match === undefined && deps.system.paths.has(exchange.path);
     // 3. metrics, around what follows
     const metrics = deps.metrics.route(labelOf(exchange, isSystem), exchange.method);

@@ -7,8 +7,9 @@ import type { Slots } from "../limits/slots.ts";
 import type { GatewayMetrics } from "../metrics.ts";
 import { fromServiceError, GatewayError } from "../problem.ts";
 import type { Route } from "../routes.ts";
-import { createStreamBody, eventFormat, lineFormat, type StreamBody } from "../streams.ts";
+import { createStreamBody, eventFormat, lineFormat } from "../streams.ts";
 import type { Timer } from "../timer.ts";
+import { openSocketStream, type SocketStream, wantsWebSocket } from "./websocket.ts";
 import {
   bindPathVariable,
   bindQuery,
@@ -26,6 +27,7 @@ import {
 export interface RpcEdgeDeps {
   readonly calls: Calls;
   readonly timer: Timer;
+  readonly clock: { now(): number };
   readonly metrics: GatewayMetrics;
   readonly bodyLimits: BodyLimits;
   readonly heartbeatMs: number;
@@ -47,7 +49,7 @@ const DRAINING = "the gateway is draining";
 
 /** Creates the edge. */
 export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
-  const open = new Set<StreamBody>(); // bounded by streamSlots
+  const open = new Set<{ drain(): void }>(); // bounded by streamSlots
   let isDraining = false;
 
   async function answer(request: Request, exchange: Exchange): Promise<Response> {
@@ -60,7 +62,9 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
       if (exchange.method === "HEAD") {
         throw new GatewayError("method_not_allowed", "a stream has no HEAD", { allow: route.httpMethod });
       }
-      return await answerStream(request, exchange, route);
+      return wantsWebSocket(request)
+        ? await answerSocket(request, exchange, route)
+        : await answerStream(request, exchange, route);
     } catch (error) {
       throw fromServiceError(error, isConditional(route, exchange));
     }
@@ -88,11 +92,11 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         route.body.kind === "field" ? route.body.field.leaf : undefined,
       );
     }
-    bind(message, exchange, route);
-    return message;
+    return bound(message, exchange, route);
   }
 
-  async function answerStream(request: Request, exchange: Exchange, route: Route): Promise<Response> {
+  /** Takes a slot for a stream. `end` gives it back and ends the call; it may be called more than once. */
+  function enterStream(): { abort: AbortController; end: () => void } {
     if (isDraining) throw new GatewayError("unavailable", DRAINING);
     const slots = deps.streamSlots;
     if (!slots.tryEnter()) {
@@ -101,7 +105,6 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         `${slots.max} streams are open (gateway.limits.concurrentStreams)`,
       );
     }
-    const metrics = deps.metrics.route(route.template, route.httpMethod);
     const abort = new AbortController();
     let hasEnded = false;
     const end = () => {
@@ -110,6 +113,88 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
       slots.leave();
       abort.abort();
     };
+    return { abort, end };
+  }
+
+  /** A stream over WebSocket. An RPC that only streams answers is called before the handshake, so that its refusal is an
+   *  HTTP answer; of one that streams both ways the requests come over the socket. */
+  async function answerSocket(request: Request, exchange: Exchange, route: Route): Promise<Response> {
+    const { abort, end } = enterStream();
+    const metrics = deps.metrics.route(route.template, route.httpMethod);
+    try {
+      const message = route.rpc.methodKind === "server_streaming"
+        ? bound(create(route.rpc.input), exchange, route)
+        : undefined;
+      const call = message && await deps.calls.open(route, exchange, oneRequest(message).requests, abort);
+      const stream = openSocketStream(request, {
+        route,
+        requestId: exchange.requestId,
+        timer: deps.timer,
+        requestCharsMax: deps.bodyLimits.bytesMax,
+        toError: reported(exchange),
+        onMessage: () => metrics.streamMessage("out"),
+        onEnd() {
+          open.delete(stream);
+          metrics.streamClosed();
+          end();
+        },
+      });
+      open.add(stream);
+      metrics.streamOpened();
+      if (call !== undefined) stream.run(call.first, call.rest);
+      else stream.run(undefined, talk(stream, exchange, route, abort, () => metrics.streamMessage("in")));
+      if (isDraining) stream.drain(); // it was being opened when the drain began
+      return stream.response;
+    } catch (error) {
+      end();
+      throw error;
+    }
+  }
+
+  /** The answers of an RPC whose requests come over a socket; it is called when the first of them is there. */
+  async function* talk(
+    stream: SocketStream,
+    exchange: Exchange,
+    route: Route,
+    abort: AbortController,
+    onMessage: () => void,
+  ): AsyncGenerator<Message, void, void> {
+    const texts = stream.requests();
+    const first = await texts.next();
+    if (first.done === true) return;
+    let refused: unknown;
+    async function* requests(): AsyncGenerator<Message> {
+      try {
+        for (let next: IteratorResult<string, void> = first; next.done !== true; next = await texts.next()) {
+          onMessage();
+          yield messageFromJson(route.rpc.input, encoder.encode(next.value), route.dialect);
+        }
+      } catch (error) {
+        refused = error;
+        abort.abort(); // the call, so that the answering half hears of it
+      }
+    }
+    const deadlineAtMs = deps.clock.now() + exchange.deadlineAtMs - exchange.startedAtMs;
+    try {
+      const call = await deps.calls.open(route, { ...exchange, deadlineAtMs }, requests, abort);
+      for (let next = call.first; next.done !== true; next = await call.rest.next()) yield next.value;
+    } catch (error) {
+      throw refused ?? error;
+    }
+  }
+
+  /** What an error is to the client; faults of ours are reported. */
+  function reported(exchange: Exchange): (error: unknown) => GatewayError {
+    return (error) => {
+      const mapped = fromServiceError(error, false);
+      if (mapped.isFault) deps.onFault(mapped, exchange);
+      return mapped;
+    };
+  }
+
+  async function answerStream(request: Request, exchange: Exchange, route: Route): Promise<Response> {
+    const { abort, end } = enterStream();
+    const metrics = deps.metrics.route(route.template, route.httpMethod);
     try {
       const { requests, failure } = route.rpc.methodKind === "server_streaming"
         ? oneRequest(await readMessage(request, exchange, route))
@@ -249,8 +334,8 @@ function oneRequest(message: Message): { requests: () => AsyncIterable<Message>;
   };
 }
 
-/** Sets what path, query and headers say. */
-function bind(message: Message, exchange: Exchange, route: Route): void {
+/** The message with what path, query and headers say. */
+function bound(message: Message, exchange: Exchange, route: Route): Message {
   const variables = exchange.match!.variables;
   for (let i = 0; i < route.pathFields.length; i++) {
     bindPathVariable(message, route.pathFields[i]!, variables[i]!);
@@ -264,6 +349,7 @@ function bind(message: Message, exchange: Exchange, route: Route): void {
     const last = parseLastEventId(exchange.lastEventId);
     if (last !== undefined) route.resume.set(message, last + 1n);
   }
+  return message;
 }
 
 function bindPrecondition(message: Message, exchange: Exchange, route: Route): void {
