@@ -1,4 +1,5 @@
 /** The key-value service, wired: what the worker, the tests and the simulator start from. */
+import { Alarms } from "./alarms.ts";
 import type { KvConfig } from "./config.ts";
 import { LocalBackend } from "./local_api.ts";
 import { type Identity, identityRecord, Replay } from "./record.ts";
@@ -29,6 +30,7 @@ export interface KvDeps {
 export interface KvModule {
   readonly service: KvService;
   readonly store: KvStore;
+  readonly alarms: Alarms;
   /** The implementations of the three RPC services. */
   readonly handlers: KvHandlers;
   /** Stops taking writes, ends watches, makes everything durable. Idempotent. */
@@ -54,9 +56,11 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
     clock: deps.clock,
     pause: deps.pause,
   });
+  const alarms = new Alarms(service);
   return {
     service,
     store,
+    alarms,
     handlers: createHandlers(service, new LocalBackend(service), deps.pause),
     close: () => service.close(),
   };

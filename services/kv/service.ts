@@ -15,6 +15,7 @@ import { KvError } from "./errors.ts";
 import { prefixRange } from "./key.ts";
 import { decodePageToken, encodePageToken } from "./page_token.ts";
 import { Queue } from "./queue.ts";
+import { PinnedStore } from "./pinned.ts";
 import { hasFilters, type KeyValue, type Mvcc, type RangeQuery, type RangeResult } from "./mvcc.ts";
 import { compactRecord, type EntryChange, type Identity, snapshotRecords, WriteRecord } from "./record.ts";
 import { type KvStore, StoreError } from "./store.ts";
@@ -96,8 +97,25 @@ export interface EntryOwner {
 /** A revision that was applied: its rows are the newest of history. */
 export type AppliedListener = (revision: number) => void;
 
+/** What refuses writes besides the store itself: alarms.ts. */
+export interface WriteGuard {
+  /** @throws {KvError} `corrupt`. */
+  checkWrite(): void;
+  /** @throws {KvError} `noSpace`. */
+  checkSpace(): void;
+  /** Called when a write did not fit into the quota, before its writer is told. */
+  onNoSpace(): Promise<void>;
+}
+
+const NO_GUARD: WriteGuard = { checkWrite() {}, checkSpace() {}, onNoSpace: () => Promise.resolve() };
 const NO_ENTRIES: readonly EntryChange[] = [];
-const NO_LEASES: LeaseTable = { has: () => false };
+const NO_LEASES: LeaseTable = {
+  has: () => false,
+  makeOwn() {
+    throw new KvError("leaseNotFound");
+  },
+  endOwn() {},
+};
 
 /** What a put came to. */
 export interface PutResult {
@@ -181,6 +199,7 @@ export class KvService {
   readonly pause: () => Promise<void>;
   readonly #clock: { now(): number };
   #leases: LeaseTable = NO_LEASES;
+  #guard: WriteGuard = NO_GUARD;
   readonly #record = new WriteRecord();
   /** Named entries as of the durable revision. */
   readonly #entries: Map<string, Uint8Array>;
@@ -274,6 +293,30 @@ export class KvService {
     this.#leases = leases;
   }
 
+  /** Takes what is asked before every write. */
+  useGuard(guard: WriteGuard): void {
+    this.#guard = guard;
+  }
+
+  /** Holds the store still at the newest durable revision, for a reader of all of it, who must release it. */
+  pin(): PinnedStore {
+    return new PinnedStore(this.#state, {
+      revision: this.#durableRevision,
+      compactRevision: this.#state.compactRevision,
+      identity: this.identity,
+      entries: new Map(this.#entries),
+    });
+  }
+
+  /** Writes a snapshot of the store now, so that what the log no longer needs goes. Does nothing where the engine keeps
+   *  no log. A failure is logged and tried again later. */
+  async checkpoint(): Promise<void> {
+    while (this.#snapshotting !== undefined) await this.#snapshotting;
+    if (!this.#store.takesSnapshots || this.#isClosed || this.#failure !== undefined) return;
+    this.#startSnapshot();
+    await this.#snapshotting;
+  }
+
   /** The machine, for what runs inside `mutate` or reads on behalf of it. */
   get state(): Mvcc {
     return this.#state;
@@ -342,8 +385,8 @@ export class KvService {
       if (op.lease !== 0n && !this.#leases.has(op.lease)) throw new KvError("leaseNotFound");
       checkPutOn(this.#state, this.#leases, op);
       this.#checkModRevision(op.key, ifModRevision);
-      this.#checkQuota(this.#state.costOfPut(op.key.length, op.value.length));
-      const { prevKv } = runPut(this.#state, op, log);
+      this.checkSpace(this.#state.costOfPut(op.key.length, op.value.length));
+      const { prevKv } = runPut(this.#state, this.#leases, op, log);
       const state = this.#state;
       const version = state.version(state.rowAt(op.key, Infinity));
       return { revision: state.revision + 1, version, prevKv };
@@ -380,8 +423,8 @@ export class KvService {
         this.#checkSizes(op);
         cost += this.#state.costOfPut(op.key.length, op.value.length);
       });
-      if (cost > 0) this.#checkQuota(cost);
-      const results = runChosen(state, chosen, state.revision, log);
+      if (cost > 0) this.checkSpace(cost);
+      const results = runChosen(state, this.#leases, chosen, state.revision, log);
       const revision = state.hasChanges ? state.revision + 1 : state.revision;
       return { revision, succeeded: chosen.succeeded, results };
     });
@@ -412,9 +455,9 @@ export class KvService {
         cost += state.costOfPut(op.key.length, op.value.length);
       }
       if (bytes > this.config.maxRequestBytes) throw new KvError("requestTooLarge");
-      if (cost > 0) this.#checkQuota(cost);
+      if (cost > 0) this.checkSpace(cost);
       for (const op of writes) {
-        if (op.kind === "put") runPut(state, op, log);
+        if (op.kind === "put") runPut(state, this.#leases, op, log);
         else runDelete(state, op, state.revision, log);
       }
       return result;
@@ -426,6 +469,7 @@ export class KvService {
    *  @throws {KvError} `compacted`, `futureRevision`. */
   async compact(revision: number, physical: boolean): Promise<number> {
     this.#checkWritable();
+    this.#guard.checkWrite();
     if (revision <= this.#compactWanted) throw new KvError("compacted");
     if (revision > this.#durableRevision) throw new KvError("futureRevision");
     await this.#settled(this.#appendCompaction(revision));
@@ -525,20 +569,23 @@ export class KvService {
 
   /** Runs `change` on the state, logs what it did and resolves when that is durable: the one door for writes. `change` is
    *  synchronous; it must tell the log of every write, which runPut and runDelete do. One that throws leaves no trace, and
-   *  the rejection waits until what it saw is durable.
+   *  the rejection waits until what it saw is durable. `despiteAlarms` is for what ends an alarm.
    *  @throws {KvError} */
-  async mutate<T>(change: (log: WriteLog) => T): Promise<T> {
+  async mutate<T>(change: (log: WriteLog) => T, despiteAlarms = false): Promise<T> {
     this.#checkWritable();
+    if (!despiteAlarms) this.#guard.checkWrite();
     const state = this.#state;
     const record = this.#record;
     record.begin(state.revision + 1);
     let result: T;
     try {
       result = change(record);
+      if (state.hasChanges) this.#leases.endOwn(state, record);
     } catch (error) {
       state.rollback();
       // The refusal may rest on a write that is not durable yet: telling it would show that write.
       await this.#settled(this.#lastSeq);
+      if (error instanceof KvError && error.kind === "noSpace") await this.#guard.onNoSpace();
       throw error;
     }
     if (state.hasChanges) this.#appendWrite(record.payload, record.entries);
@@ -580,6 +627,12 @@ export class KvService {
     this.#lastSeq = seq;
     this.#pending.push({ seq, revision, kind: "compact", entries: NO_ENTRIES });
     return seq;
+  }
+
+  /** Resolves when everything that was written so far is durable and shown.
+   *  @throws {KvError} `notDurable`. */
+  settled(): Promise<void> {
+    return this.#settled(this.#lastSeq);
   }
 
   /** Resolves when everything up to record `seq` is durable and shown. */
@@ -628,11 +681,15 @@ export class KvService {
       this.#store.takesSnapshots && this.#logBytes >= this.#snapshotAtBytes &&
       this.#snapshotting === undefined
     ) {
-      // Begun on a later turn: the snapshot's own first steps may make something durable and come here again.
-      this.#snapshotting = Promise.resolve()
-        .then(() => this.#snapshot())
-        .finally(() => this.#snapshotting = undefined);
+      this.#startSnapshot();
     }
+  }
+
+  #startSnapshot(): void {
+    // Begun on a later turn: the snapshot's own first steps may make something durable and come here again.
+    this.#snapshotting = Promise.resolve()
+      .then(() => this.#snapshot())
+      .finally(() => this.#snapshotting = undefined);
   }
 
   #compactIfDue(): void {
@@ -730,7 +787,7 @@ export class KvService {
     const chosen = chooseBranches(state, txn, revision);
     checkChosen(state, this.#leases, chosen, revision);
     // Nothing in it writes, so nothing reaches the record.
-    const results = runChosen(state, chosen, revision, this.#record);
+    const results = runChosen(state, this.#leases, chosen, revision, this.#record);
     return { revision, succeeded: chosen.succeeded, results };
   }
 
@@ -747,7 +804,10 @@ export class KvService {
     ) throw new KvError("requestTooLarge");
   }
 
-  #checkQuota(bytes: number): void {
+  /** Checks that there is room for `bytes` more; 0 asks whether there may be more at all.
+   *  @throws {KvError} `noSpace`; inside `mutate` the alarm is then raised. */
+  checkSpace(bytes: number): void {
+    this.#guard.checkSpace();
     if (this.#state.bytes + bytes > this.config.quotaBytes) throw new KvError("noSpace");
   }
 

@@ -1,6 +1,7 @@
 import { createManualClock } from "../runtime/clock.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { ALARM_CORRUPT, ALARM_NO_SPACE, ALARMS_MAX } from "./alarms.ts";
 import { kvConfigSchema } from "./config.ts";
 import { KvError } from "./errors.ts";
 import { prefixRange } from "./key.ts";
@@ -221,23 +222,55 @@ Deno.test("KvService undoes a write that the log has no room for", async () => {
   await bench.close();
 });
 
-Deno.test("KvService refuses puts beyond the quota, and takes them again after deletes and compaction", async () => {
-  const bench = await open({ quotaBytes: 1_048_576, retainHistoryBytes: 65_536 });
+Deno.test("KvService refuses puts beyond the quota until there is room and the alarm was disarmed", async () => {
+  const disk = newDisk();
+  let bench = await open({ quotaBytes: 1_048_576, retainHistoryBytes: 65_536 }, disk);
+  bench.manual.isAutomatic = true;
+  const noSpace = "etcdserver: mvcc: database space exceeded";
+  const alarm = { memberId: bench.service.identity.memberId, kind: ALARM_NO_SPACE };
   const value = "x".repeat(20_000);
   let refusal: KvError | undefined;
   for (let i = 0; i < 100 && refusal === undefined; i++) {
-    await done(bench, bench.service.put(put(`key/${i}`, value))).catch((error: KvError) => refusal = error);
+    await bench.service.put(put(`key/${i}`, value)).catch((error: KvError) => refusal = error);
   }
-  assertEquals(
-    [refusal?.code, refusal?.message],
-    ["resource_exhausted", "etcdserver: mvcc: database space exceeded"],
-  );
+  assertEquals([refusal?.code, refusal?.message], ["resource_exhausted", noSpace]);
   assert(bench.service.figures().bytes <= 1_048_576);
+  assertEquals(bench.alarms.list(0), [alarm]);
   const range = prefixRange(bytes("key/"));
-  await done(bench, bench.service.delete({ kind: "delete", key: range.start, range, prevKv: false }));
-  await done(bench, bench.service.compact(bench.service.revision, true));
-  await done(bench, bench.service.put(put("key/0", value)));
+  await bench.service.delete({ kind: "delete", key: range.start, range, prevKv: false });
+  await bench.service.compact(bench.service.revision, true);
+  await assertRejects(() => bench.service.put(put("key/0", "")), KvError, noSpace);
+  await bench.close();
+  bench = await open({ quotaBytes: 1_048_576 }, disk);
+  bench.manual.isAutomatic = true;
+  assertEquals(bench.alarms.list(ALARM_NO_SPACE), [alarm]);
+  await assertRejects(() => bench.service.put(put("key/0", "")), KvError, noSpace);
+  const txn = { compares: [], success: [put("key/0", "")], failure: [] };
+  await assertRejects(() => bench.service.txn(txn), KvError, noSpace);
+  await bench.service.txn({ ...txn, success: [del("key/0")] });
+  assertEquals(await bench.alarms.deactivate(alarm), true);
+  assertEquals(await bench.alarms.deactivate(alarm), false);
+  await bench.service.put(put("key/0", value));
   assertEquals(bench.service.figures().keys, 1);
+  await bench.close();
+});
+
+Deno.test("an alarm CORRUPT refuses every write and no read until it is disarmed", async () => {
+  const bench = await open();
+  bench.manual.isAutomatic = true;
+  await bench.service.put(put("a", "1"));
+  const alarm = { memberId: 9n, kind: ALARM_CORRUPT };
+  await bench.alarms.activate(alarm);
+  const refused = (run: () => Promise<unknown>) => assertRejects(run, KvError, "etcdserver: corrupt cluster");
+  await refused(() => bench.service.put(put("a", "2")));
+  await refused(() => bench.service.delete(del("a")));
+  await refused(() => bench.service.txn({ compares: [], success: [del("a")], failure: [] }));
+  await refused(() => bench.service.compact(2, false));
+  assertEquals(get(bench, "a"), "1");
+  await bench.alarms.deactivate(alarm);
+  await bench.service.delete(del("a"));
+  for (let i = 0; i < ALARMS_MAX; i++) await bench.alarms.activate({ memberId: BigInt(i), kind: 0 });
+  await assertRejects(() => bench.alarms.activate(alarm), KvError, "too many alarms");
   await bench.close();
 });
 

@@ -473,6 +473,29 @@ export class MvccState implements Mvcc {
     if (value === undefined) this.historyBytes += ROW_BYTES;
   }
 
+  /** Adds a row to a state that is being loaded in the order in which its rows were written, as an alternative to `loadKey`,
+   *  `loadRow` and `endLoad`. Rows that nobody can read any more are dropped: those superseded at or below the compact
+   *  revision, and deletions below it. */
+  appendRow(
+    key: Uint8Array,
+    modRevision: number,
+    sub: number,
+    createRevision: number,
+    version: number,
+    lease: bigint,
+    value: Uint8Array | undefined,
+  ): void {
+    let id = this.#keys.find(key);
+    if (id >= 0) this.#keys.setLive(id, value !== undefined);
+    else if (value === undefined && modRevision < this.compactRevision) return;
+    else id = this.#keys.insert(key, value !== undefined);
+    this.loadRow(id, modRevision, sub, createRevision, version, lease, value);
+    const row = this.#keys.head[id]!;
+    if (modRevision <= this.compactRevision) this.#trim(row);
+    if (modRevision >= this.compactRevision) this.history.push(row);
+    else if (value === undefined) this.#forget(id);
+  }
+
   /** Says that many writes follow and no range is read meanwhile, or no longer: see KeyIndex.deferOrder. */
   deferOrder(isDeferred: boolean): void {
     this.#keys.deferOrder(isDeferred);
