@@ -25,6 +25,20 @@ const watch = z.strictObject({
   ),
 }).prefault({});
 
+const lease = z.strictObject({
+  minTtlSeconds: z.int().min(1).max(3_600).default(2).describe(
+    "Shorter times to live that clients ask for are raised to this one, in seconds. Those of single keys (Redis, REST) " +
+      "are not.",
+  ),
+  leasesMax: z.int().min(1).max(20_000_000).default(2_000_000).describe(
+    "Leases at a time, those of single keys included; one more is refused. Each takes about 300 bytes.",
+  ),
+  checkpointIntervalMs: z.int().min(1_000).max(86_400_000).default(300_000).describe(
+    "How often the remaining time of leases that live longer than this is written, in milliseconds: after a crash a " +
+      "lease may have that much more time than it should, a shorter one its whole time.",
+  ),
+}).prefault({});
+
 /** Schema of `kv`: every key has a default, a range and a description. */
 export const kvConfigSchema = z.strictObject({
   durability: z.enum(["always", "interval", "none"]).default("always").describe(
@@ -58,6 +72,7 @@ export const kvConfigSchema = z.strictObject({
     "Memory of superseded values at which history is compacted earlier than retainRevisions asks, in bytes.",
   ),
   watch,
+  lease,
 }).prefault({});
 
 /** The checked configuration of the kv worker. */

@@ -55,6 +55,8 @@ export const KV_ERRORS = {
   },
   noSpace: { code: "resource_exhausted", text: "etcdserver: mvcc: database space exceeded", retry: false },
   tooManyRequests: { code: "resource_exhausted", text: "etcdserver: too many requests", retry: true },
+  leaseExists: { code: "failed_precondition", text: "etcdserver: lease already exists", retry: false },
+  leaseTtlTooLarge: { code: "out_of_range", text: "etcdserver: too large lease TTL", retry: false },
   leaseNotFound: { code: "not_found", text: "etcdserver: requested lease not found", retry: false },
   corrupt: { code: "data_loss", text: "etcdserver: corrupt cluster", retry: false },
   badMemberUrls: {

@@ -90,9 +90,15 @@ export interface WriteLog {
   meta(name: string, value: Uint8Array | undefined): void;
 }
 
-/** Which leases there are. */
+/** Which leases there are, and those that belong to a key alone. */
 export interface LeaseTable {
   has(id: bigint): boolean;
+  /** Writes a lease of a key's own into a write's record and returns its id. `current` is the lease that the key has, which
+   *  is used again if it is nobody else's.
+   *  @throws {KvError} `tooManyRequests` when there are too many leases. */
+  makeOwn(ttlMs: number, current: bigint, log: WriteLog): bigint;
+  /** Writes into the record of an uncommitted write the end of the own leases that it leaves without a key. */
+  endOwn(state: Mvcc, log: WriteLog): void;
 }
 
 /** Checks what can be checked without the state.
@@ -108,7 +114,10 @@ export function checkTxn(txn: Txn): void {
 export function checkPut(op: PutOp): void {
   if (op.key.length === 0) throw new KvError("emptyKey");
   if (op.ignoreValue && op.value.length > 0) throw new KvError("valueProvided");
-  if (op.ignoreLease && op.lease !== 0n) throw new KvError("leaseProvided");
+  const hasLease = op.lease !== 0n || op.ttlMs !== undefined;
+  if ((op.ignoreLease && hasLease) || (op.lease !== 0n && op.ttlMs !== undefined)) {
+    throw new KvError("leaseProvided");
+  }
 }
 
 /** Checks a range's request: etcd looks at the key first.
@@ -193,17 +202,18 @@ export function forEachOp(chosen: ChosenTxn, visit: (op: PlainOp) => void): void
  *  `newest` is the revision readers see when nothing was written yet. */
 export function runChosen(
   state: Mvcc,
+  leases: LeaseTable,
   chosen: ChosenTxn,
   newest: number,
   log: WriteLog,
 ): OpResult[] {
   return chosen.ops.map((op): OpResult => {
     if ("succeeded" in op) {
-      return { kind: "txn", succeeded: op.succeeded, results: runChosen(state, op, newest, log) };
+      return { kind: "txn", succeeded: op.succeeded, results: runChosen(state, leases, op, newest, log) };
     }
     const visible = state.hasChanges ? state.revision + 1 : newest;
     if (op.kind === "range") return { kind: "range", result: state.range(op.query, visible) };
-    if (op.kind === "put") return runPut(state, op, log);
+    if (op.kind === "put") return runPut(state, leases, op, log);
     return runDelete(state, op, visible, log);
   });
 }
@@ -211,12 +221,19 @@ export function runChosen(
 /** Runs one put; the caller commits. */
 export function runPut(
   state: Mvcc,
+  leases: LeaseTable,
   op: PutOp,
   log: WriteLog,
 ): OpResult & { readonly kind: "put" } {
-  const before = op.prevKv || op.ignoreLease ? state.rowAt(op.key, Infinity) : -1;
+  const ttlMs = op.ttlMs;
+  const before = op.prevKv || op.ignoreLease || ttlMs !== undefined ? state.rowAt(op.key, Infinity) : -1;
   const prevKv = before < 0 || !op.prevKv ? undefined : state.keyValue(before);
-  const lease = op.ignoreLease && before >= 0 ? state.leaseOf(before) : op.lease;
+  const current = before < 0 ? 0n : state.leaseOf(before);
+  const lease = ttlMs !== undefined
+    ? leases.makeOwn(ttlMs, current, log)
+    : op.ignoreLease
+    ? current
+    : op.lease;
   state.put(op.key, op.ignoreValue ? undefined : op.value, lease);
   if (op.ignoreValue) log.touch(op.key, lease);
   else log.put(op.key, op.value, lease);
