@@ -9,7 +9,7 @@
  *
  *  Writes go to revision `revision + 1` until `commit`, which makes it the newest, or `rollback`, which undoes them.
  *  A key is written at most once in one revision. */
-import { Arena, offsetOf, storedBytes } from "./arena.ts";
+import { Arena, storedBytes } from "./arena.ts";
 import { KvError } from "./errors.ts";
 import { History } from "./history.ts";
 import { compareBytes, type KeyRange } from "./key.ts";
@@ -23,6 +23,7 @@ import {
   type RangeQuery,
   type RangeResult,
 } from "./mvcc.ts";
+import { ArenaValues, type RowValues } from "./row_values.ts";
 
 /** Marks a tombstone in the column of value lengths. */
 const TOMBSTONE = 0xffff_ffff;
@@ -43,6 +44,7 @@ export class MvccState implements Mvcc {
   historyBytes = 0;
 
   readonly #arena = new Arena();
+  readonly #values: RowValues;
   readonly #keys: KeyIndex;
   readonly #leases = new LeaseSlots();
   #mod: Float64Array = new Float64Array(1_024);
@@ -65,9 +67,10 @@ export class MvccState implements Mvcc {
   /** Purging waits while a snapshot reads the rows. */
   #purgeHolds = 0;
 
-  /** `seed` of the key hash: 32 unpredictable bits. */
-  constructor(seed: number) {
+  /** `seed` of the key hash: 32 unpredictable bits. `values` of the rows are in memory unless said otherwise. */
+  constructor(seed: number, values?: RowValues) {
     this.#keys = new KeyIndex(this.#arena, seed);
+    this.#values = values ?? new ArenaValues(this.#arena);
   }
 
   /** Live keys, uncommitted writes included. */
@@ -77,12 +80,13 @@ export class MvccState implements Mvcc {
 
   /** Bytes of keys, values and bookkeeping: what the quota counts. */
   get bytes(): number {
-    return this.#arena.usedBytes + this.#rowsUsed * ROW_BYTES + this.#keys.size * KEY_OVERHEAD_BYTES;
+    return this.#arena.usedBytes + this.#values.usedBytes + this.#rowsUsed * ROW_BYTES +
+      this.#keys.size * KEY_OVERHEAD_BYTES;
   }
 
   /** Bytes that a put of a new key takes at most. */
   costOfPut(keyBytes: number, valueBytes: number): number {
-    return storedBytes(keyBytes) + storedBytes(valueBytes) + ROW_BYTES + KEY_OVERHEAD_BYTES;
+    return storedBytes(keyBytes) + this.#values.costOf(valueBytes) + ROW_BYTES + KEY_OVERHEAD_BYTES;
   }
 
   // ---- writing ----
@@ -100,7 +104,7 @@ export class MvccState implements Mvcc {
     const row = this.#newRow(id, before);
     this.#create[row] = wasLive ? this.#create[before]! : this.revision + 1;
     this.#version[row] = wasLive ? this.#version[before]! + 1 : 1;
-    this.#address[row] = this.#arena.store(bytes);
+    this.#address[row] = this.#values.store(bytes);
     this.#length[row] = bytes.length;
     this.#lease[row] = this.#leases.take(lease);
     if (wasLive) this.historyBytes += this.#rowBytes(before);
@@ -184,7 +188,7 @@ export class MvccState implements Mvcc {
   /** A copy of a row's value; empty for a tombstone. */
   valueOf(row: number): Uint8Array {
     const length = this.#length[row]!;
-    return length === TOMBSTONE ? NO_BYTES : this.#arena.copy(this.#address[row]!, length);
+    return length === TOMBSTONE ? NO_BYTES : this.#values.copy(this.#address[row]!, length);
   }
 
   /** A copy of a row's key. */
@@ -212,6 +216,11 @@ export class MvccState implements Mvcc {
   /** Order of a row within its revision. */
   subOf(row: number): number {
     return this.#sub[row]!;
+  }
+
+  /** Where a row's value, or its deletion, is kept: as RowValues numbered it. */
+  addressOf(row: number): number {
+    return this.#address[row]!;
   }
 
   isTombstone(row: number): boolean {
@@ -457,6 +466,21 @@ export class MvccState implements Mvcc {
     lease: bigint,
     value: Uint8Array | undefined,
   ): void {
+    const address = value === undefined ? this.#values.storeTombstone() : this.#values.store(value);
+    const length = value === undefined ? TOMBSTONE : value.length;
+    this.#loadStored(id, modRevision, sub, createRevision, version, lease, address, length);
+  }
+
+  #loadStored(
+    id: number,
+    modRevision: number,
+    sub: number,
+    createRevision: number,
+    version: number,
+    lease: bigint,
+    address: number,
+    length: number,
+  ): void {
     const before = this.#keys.head[id]!;
     const row = this.#takeRow();
     this.#mod[row] = modRevision;
@@ -465,12 +489,12 @@ export class MvccState implements Mvcc {
     this.#version[row] = version;
     this.#key[row] = id;
     this.#prev[row] = before;
-    this.#address[row] = value === undefined ? 0 : this.#arena.store(value);
-    this.#length[row] = value === undefined ? TOMBSTONE : value.length;
+    this.#address[row] = address;
+    this.#length[row] = length;
     this.#lease[row] = this.#leases.take(lease);
     this.#keys.head[id] = row;
     if (before >= 0 && this.#length[before] !== TOMBSTONE) this.historyBytes += this.#rowBytes(before);
-    if (value === undefined) this.historyBytes += ROW_BYTES;
+    if (length === TOMBSTONE) this.historyBytes += ROW_BYTES;
   }
 
   /** Adds a row to a state that is being loaded in the order in which its rows were written, as an alternative to `loadKey`,
@@ -485,15 +509,41 @@ export class MvccState implements Mvcc {
     lease: bigint,
     value: Uint8Array | undefined,
   ): void {
+    const address = value === undefined ? this.#values.storeTombstone() : this.#values.store(value);
+    const length = value === undefined ? -1 : value.length;
+    this.appendStored(key, modRevision, sub, createRevision, version, lease, address, length);
+  }
+
+  /** As appendRow, with a value that is where values are: at `address`, `length` bytes long; -1 for a tombstone. */
+  appendStored(
+    key: Uint8Array,
+    modRevision: number,
+    sub: number,
+    createRevision: number,
+    version: number,
+    lease: bigint,
+    address: number,
+    length: number,
+  ): void {
+    const isLive = length >= 0;
     let id = this.#keys.find(key);
-    if (id >= 0) this.#keys.setLive(id, value !== undefined);
-    else if (value === undefined && modRevision < this.compactRevision) return;
-    else id = this.#keys.insert(key, value !== undefined);
-    this.loadRow(id, modRevision, sub, createRevision, version, lease, value);
+    if (id >= 0) this.#keys.setLive(id, isLive);
+    else if (!isLive && modRevision < this.compactRevision) return this.#values.freeTombstone(address);
+    else id = this.#keys.insert(key, isLive);
+    this.#loadStored(
+      id,
+      modRevision,
+      sub,
+      createRevision,
+      version,
+      lease,
+      address,
+      isLive ? length : TOMBSTONE,
+    );
     const row = this.#keys.head[id]!;
     if (modRevision <= this.compactRevision) this.#trim(row);
     if (modRevision >= this.compactRevision) this.history.push(row);
-    else if (value === undefined) this.#forget(id);
+    else if (!isLive) this.#forget(id);
   }
 
   /** Says that many writes follow and no range is read meanwhile, or no longer: see KeyIndex.deferOrder. */
@@ -543,7 +593,7 @@ export class MvccState implements Mvcc {
     const row = this.#newRow(id, before);
     this.#create[row] = 0;
     this.#version[row] = 0;
-    this.#address[row] = 0;
+    this.#address[row] = this.#values.storeTombstone();
     this.#length[row] = TOMBSTONE;
     this.#lease[row] = 0;
   }
@@ -584,7 +634,8 @@ export class MvccState implements Mvcc {
   }
 
   #freeRowOf(row: number): void {
-    if (this.#length[row] !== TOMBSTONE) this.#arena.free(this.#address[row]!, this.#length[row]!);
+    if (this.#length[row] === TOMBSTONE) this.#values.freeTombstone(this.#address[row]!);
+    else this.#values.free(this.#address[row]!, this.#length[row]!);
     this.#leases.release(this.#lease[row]!);
     this.#prev[row] = this.#freeRow;
     this.#freeRow = row;
@@ -610,7 +661,7 @@ export class MvccState implements Mvcc {
 
   #rowBytes(row: number): number {
     const length = this.#length[row]!;
-    return ROW_BYTES + (length === TOMBSTONE ? 0 : storedBytes(length));
+    return ROW_BYTES + (length === TOMBSTONE ? 0 : this.#values.costOf(length));
   }
 
   #visible(id: number, revision: number): number {
@@ -687,24 +738,24 @@ export class MvccState implements Mvcc {
     }
     const sign = isDescending ? -1 : 1;
     if (target === "value") {
-      rows.sort((a, b) => sign * this.#compareValues(a, b));
+      this.#sortByValue(rows, sign);
       return;
     }
     const column = target === "version" ? this.#version : target === "create" ? this.#create : this.#mod;
     rows.sort((a, b) => sign * (column[a]! - column[b]!));
   }
 
-  #compareValues(a: number, b: number): number {
-    const x = this.#arena.slabOf(this.#address[a]!);
-    const y = this.#arena.slabOf(this.#address[b]!);
-    const atX = offsetOf(this.#address[a]!);
-    const atY = offsetOf(this.#address[b]!);
-    const length = Math.min(this.#length[a]!, this.#length[b]!);
-    for (let i = 0; i < length; i++) {
-      const difference = x[atX + i]! - y[atY + i]!;
-      if (difference !== 0) return difference;
+  #sortByValue(rows: number[], sign: number): void {
+    const values = this.#values;
+    if (values.compare !== undefined) {
+      rows.sort((a, b) =>
+        sign * values.compare!(this.#address[a]!, this.#length[a]!, this.#address[b]!, this.#length[b]!)
+      );
+      return;
     }
-    return this.#length[a]! - this.#length[b]!;
+    const read = rows.map((row) => ({ row, value: this.valueOf(row) }));
+    read.sort((a, b) => sign * compareBytes(a.value, b.value));
+    for (let i = 0; i < rows.length; i++) rows[i] = read[i]!.row;
   }
 
   #materialise(rows: readonly number[], query: RangeQuery): KeyValue[] {
