@@ -1,0 +1,172 @@
+/** Makes a store's data folder from a backup: a database file that `Snapshot` of this service or of an etcd gave.
+ *
+ *  The store on the log is built beside its place and moved there when it is whole, so that a restore that was cut off
+ *  leaves nothing that looks like a store. */
+import { createHash } from "node:crypto";
+import type { BoltSource } from "../../storage/bolt/mod.ts";
+import { type Identity, identityRecord, snapshotRecords } from "./record.ts";
+import { MvccState } from "./state.ts";
+import { readEtcdFile } from "./stores/etcd_file.ts";
+import { openLogStore } from "./stores/log.ts";
+
+/** What to restore, and to where. */
+export interface RestoreOptions {
+  /** The backup's file. */
+  readonly backup: string;
+  /** The store's own folder (`<data>/kv`), which must be empty or not there. */
+  readonly directory: string;
+  /** Takes a file without its hash, as one copied from an etcd's data folder is. */
+  readonly skipHashCheck?: boolean;
+  /** Source of the new store's identity. */
+  readonly random: { fill(target: Uint8Array): Uint8Array };
+}
+
+/** What was restored. */
+export interface RestoreReport {
+  readonly revision: number;
+  readonly compactRevision: number;
+  readonly keys: number;
+  /** Bytes of the backup. */
+  readonly bytes: number;
+}
+
+/** A restore was refused; the message is fit for a person. */
+export class RestoreError extends Error {
+  override readonly name = "RestoreError";
+}
+
+const HASH_BYTES = 32;
+/** Pages are multiples of this, so a length that is `HASH_BYTES` more has a hash at its end. */
+const SECTOR_BYTES = 512;
+/** Bytes hashed at a time. */
+const CHUNK_BYTES = 1_048_576;
+
+/** Restores a backup. The store gets a new identity: it is another one, and clients that watched the old one should see it.
+ *  @throws {RestoreError} if the folder is not empty, or the hash is missing or wrong.
+ *  @throws {BoltError} if the file is not a database of etcd's.
+ *  @throws {LogError} or the platform's error, if a file cannot be read or written. */
+export async function restoreBackup(options: RestoreOptions): Promise<RestoreReport> {
+  await checkEmpty(options.directory);
+  using file = await Deno.open(options.backup, { read: true });
+  const size = await checkHash(file, options);
+  const words = new DataView(options.random.fill(new Uint8Array(20)).slice().buffer);
+  const state = new MvccState(words.getUint32(0));
+  const entries = new Map<string, Uint8Array>();
+  state.deferOrder(true);
+  await readEtcdFile(new FileSource(file, size), {
+    begin: (compactRevision) => state.beginLoad(1, compactRevision),
+    row: (row) =>
+      state.appendRow(
+        row.key,
+        row.modRevision,
+        row.sub,
+        row.createRevision,
+        row.version,
+        row.lease,
+        row.value,
+      ),
+    entry: (name, value) => entries.set(name, value),
+    end: (revision) => state.revision = revision,
+  });
+  state.deferOrder(false);
+  const identity = { clusterId: words.getBigUint64(4), memberId: words.getBigUint64(12) };
+  await writeStore(options.directory, state, entries, identity);
+  const { revision, compactRevision, keyCount } = state;
+  return { revision, compactRevision, keys: keyCount, bytes: size };
+}
+
+async function writeStore(
+  directory: string,
+  state: MvccState,
+  entries: ReadonlyMap<string, Uint8Array>,
+  identity: Identity,
+): Promise<void> {
+  const scratch = `${directory}.restoring`;
+  await removeIfThere(scratch);
+  await Deno.mkdir(scratch, { recursive: true });
+  try {
+    const nothing = { snapshotRecord: () => {}, logRecord: () => {} };
+    const store = await openLogStore({ directory: scratch, durability: "always" }, nothing);
+    try {
+      const seq = store.append(identityRecord(identity));
+      await store.durable(seq);
+      const { revision, compactRevision } = state;
+      await store.snapshot(snapshotRecords(state, { revision, compactRevision, identity, entries }), seq);
+    } finally {
+      await store.close();
+    }
+    // Not what is in it: it was empty when this began.
+    await removeIfThere(directory, false);
+    await Deno.rename(scratch, directory);
+  } catch (error) {
+    await removeIfThere(scratch);
+    throw error;
+  }
+  if (Deno.build.os === "windows") return;
+  using parent = await Deno.open(`${directory}/..`, { read: true });
+  await parent.sync();
+}
+
+async function checkEmpty(directory: string): Promise<void> {
+  try {
+    for await (const entry of Deno.readDir(directory)) {
+      throw new RestoreError(
+        `cannot restore into ${directory}: it is not empty (${entry.name}); move it away or name another data folder`,
+      );
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** Length of the database in the file, its hash checked unless that is not wanted. */
+async function checkHash(file: Deno.FsFile, { backup, skipHashCheck }: RestoreOptions): Promise<number> {
+  const { size } = await file.stat();
+  const hasHash = size % SECTOR_BYTES === HASH_BYTES;
+  const length = hasHash ? size - HASH_BYTES : size;
+  if (skipHashCheck === true) return length;
+  if (!hasHash) {
+    throw new RestoreError(
+      `cannot restore ${backup}: it has no hash at its end. A copy of a database file has none: restore it with --skip-hash-check`,
+    );
+  }
+  const hash = createHash("sha256");
+  const source = new FileSource(file, size);
+  const chunk = new Uint8Array(CHUNK_BYTES);
+  for (let at = 0; at < length;) {
+    const part = chunk.subarray(0, Math.min(chunk.length, length - at));
+    await source.read(at, part);
+    hash.update(part);
+    at += part.length;
+  }
+  const expected = new Uint8Array(HASH_BYTES);
+  await source.read(length, expected);
+  if (!hash.digest().equals(expected)) {
+    throw new RestoreError(
+      `cannot restore ${backup}: it is damaged, its content does not have the hash at its end`,
+    );
+  }
+  return length;
+}
+
+/** A file as the format's reader wants it. */
+class FileSource implements BoltSource {
+  constructor(readonly file: Deno.FsFile, readonly size: number) {}
+
+  async read(at: number, into: Uint8Array): Promise<void> {
+    await this.file.seek(at, Deno.SeekMode.Start);
+    for (let filled = 0; filled < into.length;) {
+      const length = await this.file.read(into.subarray(filled));
+      if (length === null) throw new RestoreError("the backup became shorter while it was read");
+      filled += length;
+    }
+  }
+}
+
+async function removeIfThere(directory: string, recursive = true): Promise<void> {
+  try {
+    await Deno.remove(directory, { recursive });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
