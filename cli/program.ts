@@ -2,12 +2,8 @@
 import { Command, CommanderError, Option } from "commander";
 import { VERSION } from "./build_info.ts";
 import { LIFE_LINE_FLAG } from "./keeper.ts";
+import { addKv } from "./kv/program.ts";
 import { USAGE_EXIT_CODE } from "./output.ts";
-
-const ENDPOINT_HELP = `
-The server is taken from --endpoint, or else from AETHERFLOW_ENDPOINT, or else is http://127.0.0.1:8080.
-
-Exit codes: 0 done · 1 error · 2 wrong usage · 3 no such key`;
 
 /** Runs the command that `args` name. Resolves to the exit code. */
 export async function run(args: readonly string[]): Promise<number> {
@@ -72,55 +68,6 @@ Examples:
     .action(async (options) => done(await (await import("./version.ts")).version(options)));
 
   return program;
-}
-
-function addKv(program: Command, done: (exitCode: number) => void): void {
-  const commands = () => import("./kv.ts");
-  const kv = program.command("kv").description("Read and write keys of a running server.");
-  const endpoint = () => new Option("--endpoint <url>", "server to ask").env("AETHERFLOW_ENDPOINT");
-
-  kv.command("get").argument("<key>")
-    .description("Print a key's value as it is.")
-    .addOption(endpoint())
-    .option("--json", "print key, value and revision as JSON")
-    .addHelpText("after", `${ENDPOINT_HELP}\n\nExample:\n  aetherflow kv get greeting`)
-    .action(async (key, options) => done(await (await commands()).get(key, options)));
-
-  kv.command("put").argument("<key>").argument("<value>", "the value, or - to read it from standard input")
-    .description("Write a key; the answer comes when it is as durable as the server promises.")
-    .addOption(endpoint())
-    .option("--json", "print key and revision as JSON")
-    .addHelpText(
-      "after",
-      `${ENDPOINT_HELP}\n\nExamples:\n  aetherflow kv put greeting hello\n  aetherflow kv put picture - < picture.png`,
-    )
-    .action(async (key, value, options) => done(await (await commands()).put(key, value, options)));
-
-  kv.command("del").argument("<key>")
-    .description("Delete a key.")
-    .addOption(endpoint())
-    .option("--json", "print key and revision as JSON")
-    .addHelpText("after", `${ENDPOINT_HELP}\n\nExample:\n  aetherflow kv del greeting`)
-    .action(async (key, options) => done(await (await commands()).del(key, options)));
-
-  kv.command("list").argument("[prefix]", "what the keys start with", "")
-    .description("Print the keys under a prefix, in key order, one a line.")
-    .addOption(endpoint())
-    .option("--values", "print each key's value after it, with a tab between")
-    .option("--json", "print one JSON object a line, with value and revisions")
-    .addHelpText("after", `${ENDPOINT_HELP}\n\nExample:\n  aetherflow kv list users/`)
-    .action(async (prefix, options) => done(await (await commands()).list(prefix, options)));
-
-  kv.command("watch").argument("<key>")
-    .description(
-      "Print changes as they happen, until interrupted. A lost connection is taken up where it ended.",
-    )
-    .addOption(endpoint())
-    .option("--prefix", "watch every key that starts with <key>")
-    .option("--from <revision>", "begin at this revision instead of now")
-    .option("--json", "print one JSON object a line, one for each revision")
-    .addHelpText("after", `${ENDPOINT_HELP}\n\nExample:\n  aetherflow kv watch users/ --prefix`)
-    .action(async (key, options) => done(await (await commands()).watch(key, options)));
 }
 
 function collect(value: string, before: string[]): string[] {

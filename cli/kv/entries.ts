@@ -1,13 +1,15 @@
-/** `aetherflow kv …`: keys of a running server, over its HTTP API. */
-import { EventReader, type ServerEvent } from "./event_reader.ts";
-import { complain, printBytes, printLine, USAGE_EXIT_CODE } from "./output.ts";
-
-/** Where the server is when nobody says. */
-export const DEFAULT_ENDPOINT = "http://127.0.0.1:8080";
-
-const EXIT_OK = 0;
-const EXIT_ERROR = 1;
-const EXIT_NOT_FOUND = 3;
+/** `aetherflow kv get|put|del|list|watch|txn`: keys and values. */
+import { EventReader, type ServerEvent } from "../event_reader.ts";
+import { complain, printBytes, printLine } from "../output.ts";
+import {
+  ApiError,
+  attempt,
+  EXIT_ERROR,
+  EXIT_NOT_FOUND,
+  type KvOptions,
+  request,
+  usageError,
+} from "./client.ts";
 
 /** Keys asked for at once by `list`; the server's own bound. */
 const PAGE_SIZE = 1000;
@@ -15,12 +17,6 @@ const PAGE_SIZE = 1000;
 /** Waits between attempts to take up a lost watch, in milliseconds: doubled each time up to the maximum. */
 const RETRY_MIN_MS = 100;
 const RETRY_MAX_MS = 5_000;
-
-/** Options that all of these commands have. */
-export interface KvOptions {
-  readonly endpoint?: string;
-  readonly json?: boolean;
-}
 
 /** A key as the API's JSON has it: bytes in base64, and as text where they are text. */
 interface EntryJson {
@@ -33,18 +29,13 @@ interface EntryJson {
   readonly version?: string;
 }
 
-/** The server said no. */
-class ApiError extends Error {
-  override readonly name = "ApiError";
-  constructor(message: string, readonly exitCode: number, readonly retryable: boolean) {
-    super(message);
-  }
-}
-
 /** Prints a value. */
-export function get(key: string, options: KvOptions): Promise<number> {
+export function get(key: string, options: KvOptions & { revision?: string }): Promise<number> {
   return attempt(async () => {
-    const answer = await request(options, keyPath(key));
+    const query = options.revision === undefined
+      ? ""
+      : `?${new URLSearchParams({ revision: options.revision })}`;
+    const answer = await request(options, `${keyPath(key)}${query}`);
     const value = new Uint8Array(await answer.arrayBuffer());
     if (!options.json) printBytes(value);
     else printLine(JSON.stringify({ key, ...readable(value), modRevision: revisionOf(answer) }));
@@ -52,10 +43,11 @@ export function get(key: string, options: KvOptions): Promise<number> {
 }
 
 /** Writes a value; "-" reads it from standard input. */
-export function put(key: string, value: string, options: KvOptions): Promise<number> {
+export function put(key: string, value: string, options: KvOptions & { ttl?: string }): Promise<number> {
   return attempt(async () => {
     const body = value === "-" ? await readInput() : value;
-    const answer = await request(options, keyPath(key), { method: "PUT", body });
+    const headers: HeadersInit = options.ttl === undefined ? {} : { TTL: options.ttl };
+    const answer = await request(options, keyPath(key), { method: "PUT", body, headers });
     await answer.body?.cancel();
     if (options.json) printLine(JSON.stringify({ key, modRevision: revisionOf(answer) }));
   });
@@ -98,11 +90,7 @@ export function watch(
 ): Promise<number> {
   return attempt(async () => {
     if (options.from !== undefined && !/^[1-9]\d{0,18}$/.test(options.from)) {
-      throw new ApiError(
-        `--from is ${options.from}, expected a revision of 1 or more`,
-        USAGE_EXIT_CODE,
-        false,
-      );
+      throw usageError(`--from is ${options.from}, expected a revision of 1 or more`);
     }
     const query = new URLSearchParams({ watch: "true" });
     if (options.prefix) query.set("prefix", key);
@@ -133,6 +121,42 @@ export function watch(
   });
 }
 
+/** Runs a transaction from JSON and prints its answer; exits with 1 when the conditions did not hold. */
+export function txn(text: string, options: KvOptions): Promise<number> {
+  let succeeded = true;
+  const ran = attempt(async () => {
+    const json = text === "-" ? new TextDecoder().decode(await readInput()) : text;
+    const answer = await request(options, "/api/v1/kv:txn", { method: "POST", body: json });
+    const result = await answer.json() as { succeeded: boolean };
+    succeeded = result.succeeded;
+    printLine(JSON.stringify(result, null, options.json ? undefined : 2));
+  });
+  return ran.then((code) => code === 0 && !succeeded ? EXIT_ERROR : code);
+}
+
+/** Prints the changes of a key, newest first, as far back as history is kept. */
+export function history(key: string, options: KvOptions): Promise<number> {
+  return attempt(async () => {
+    let before = "0";
+    for (;;) {
+      const query = new URLSearchParams({
+        history: "true",
+        beforeRevision: before,
+        limit: String(PAGE_SIZE),
+      });
+      const answer = await request(options, `${keyPath(key)}?${query}`);
+      const page = await answer.json() as { changes: { kind: string; entry: EntryJson }[]; more: boolean };
+      for (const change of page.changes) {
+        before = change.entry.modRevision ?? "0";
+        if (options.json) printLine(JSON.stringify(change));
+        else if (change.kind === "KIND_DELETE") printLine(`${before}\tDELETE`);
+        else printLine(`${before}\tPUT\t${valueText(change.entry)}`);
+      }
+      if (!page.more) break;
+    }
+  });
+}
+
 function printChange(event: ServerEvent, json: boolean): void {
   if (event.type === "error") {
     const problem = JSON.parse(event.data) as { detail?: string; title?: string };
@@ -147,62 +171,10 @@ function printChange(event: ServerEvent, json: boolean): void {
   }
 }
 
-async function attempt(action: () => Promise<void>): Promise<number> {
-  try {
-    await action();
-    return EXIT_OK;
-  } catch (error) {
-    // Whoever read our output has seen enough: `aetherflow kv list | head`.
-    if (error instanceof Deno.errors.BrokenPipe) return EXIT_OK;
-    if (!(error instanceof ApiError)) throw error;
-    complain(error.message);
-    return error.exitCode;
-  }
-}
-
-async function request(options: KvOptions, path: string, init: RequestInit = {}): Promise<Response> {
-  const endpoint = options.endpoint ?? DEFAULT_ENDPOINT;
-  let url: URL;
-  try {
-    url = new URL(path, endpoint);
-  } catch {
-    throw new ApiError(
-      `--endpoint is ${endpoint}, expected a URL like ${DEFAULT_ENDPOINT}`,
-      USAGE_EXIT_CODE,
-      false,
-    );
-  }
-  let answer: Response;
-  try {
-    answer = await fetch(url, init);
-  } catch (error) {
-    // fetch hides what happened behind one general sentence.
-    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new ApiError(`cannot reach ${endpoint}: ${reason}; is the server running?`, EXIT_ERROR, true);
-  }
-  if (answer.ok) return answer;
-  throw await problemOf(answer);
-}
-
-async function problemOf(answer: Response): Promise<ApiError> {
-  const text = await answer.text();
-  let detail = text.slice(0, 200);
-  let requestId: string | undefined;
-  if (answer.headers.get("content-type")?.includes("json")) {
-    const problem = JSON.parse(text) as { detail?: string; title?: string; requestId?: string };
-    detail = problem.detail ?? problem.title ?? detail;
-    requestId = problem.requestId;
-  }
-  const exitCode = answer.status === 404 ? EXIT_NOT_FOUND : EXIT_ERROR;
-  const reference = requestId === undefined || exitCode === EXIT_NOT_FOUND ? "" : ` (request ${requestId})`;
-  return new ApiError(`${detail || `HTTP ${answer.status}`}${reference}`, exitCode, answer.status >= 500);
-}
-
 function keyPath(key: string): string {
   // URL parsers resolve these two as folders, however they are escaped.
   if (key === "" || key === "." || key === "..") {
-    throw new ApiError(`a key cannot be "${key}" in a URL`, USAGE_EXIT_CODE, false);
+    throw usageError(`a key cannot be "${key}" in a URL`);
   }
   return `/api/v1/kv/${encodeURIComponent(key)}`;
 }
