@@ -45,6 +45,11 @@ const grpc = z.strictObject({
   maxConcurrentStreams: z.int().min(1).max(1_000_000).default(4096).describe(
     "Calls under way at once on one connection, told to the client, which waits with further ones.",
   ),
+  // Each holds one of the 4,096 streams of the channel to the worker that answers it.
+  maxStreamCalls: z.int().min(1).max(3_500).default(2_048).describe(
+    "Streaming calls (watches, keep-alives, snapshots) open at once in one gateway worker; one watch stream carries any " +
+      "number of watches. More are RESOURCE_EXHAUSTED.",
+  ),
   // etcd's: its largest request (1.5 MiB) and 512 KiB for what surrounds it.
   maxMessageBytes: z.int().min(1024).max(4_000_000).default(2 * 1024 * 1024).describe(
     "Largest request message, in bytes. More is RESOURCE_EXHAUSTED.",

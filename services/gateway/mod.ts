@@ -7,6 +7,11 @@ import { Election } from "$proto/v3electionpb/v3election_pb.ts";
 import { Lock } from "$proto/v3lockpb/v3lock_pb.ts";
 import { createCalls } from "./calls.ts";
 import type { GatewayConfig } from "./config.ts";
+import { createGrpcEdge } from "./edges/grpc.ts";
+import type { AcceptSocket, TcpListener } from "./edges/grpc/listener.ts";
+import { createGrpcMethods } from "./edges/grpc/method.ts";
+import { createGrpcMetrics } from "./edges/grpc/metrics.ts";
+import { createPlainHttp } from "./edges/grpc/plain_http.ts";
 import { createHttpEdge, type EdgeLog, type HttpHandler } from "./edges/http.ts";
 import type { HttpListener } from "./edges/listener.ts";
 import { createRpcEdge } from "./edges/rpc.ts";
@@ -49,11 +54,16 @@ export interface GatewayDeps {
   readonly version: Readonly<Record<string, string>> & { readonly version: string };
   /** Starts the HTTP server. */
   listen(handler: HttpHandler): HttpListener;
+  /** Starts the TCP server under gRPC. */
+  listenGrpc(accept: AcceptSocket, onTlsError: () => void): TcpListener;
 }
 
 /** A running gateway. */
 export interface GatewayModule {
-  readonly addresses: { readonly http: string };
+  /** Settles when every edge accepts connections; rejects when one cannot. */
+  readonly listening: Promise<void>;
+  /** Where each edge listens; complete once `listening` has settled. */
+  readonly addresses: { readonly http: string; readonly grpc: string };
   health(): { ok: boolean; detail: string };
   /** /readyz answers 503 for `drain.readyGraceMs`; then streams end, no more is accepted, and what is under way
    *  finishes. Resolves at the latest after `deadlineMs`; what has not finished then ends with the worker. Idempotent. */
@@ -104,21 +114,41 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     }),
     version: deps.version,
     openapi: JSON.stringify(describeApi(routes.routes, deps.version.version)),
-    addresses: () => ({ http: listener.url }),
+    addresses: () => ({ http: listener.url, grpc: grpc.address }),
   });
-  const listener = deps.listen(createHttpEdge({
+  const protectedMode = new ProtectedMode(config.allowedHosts);
+  const httpHandler = createHttpEdge({
     routes,
     rpc,
     system,
     metrics,
-    protectedMode: new ProtectedMode(config.allowedHosts),
+    protectedMode,
     requestSlots: new Slots(config.limits.concurrentRequests),
     limits: config.limits,
     requestTimeoutMs: config.requestTimeoutMs,
     clock,
     newRequestId: deps.newRequestId,
     log: deps.log,
-  }));
+  });
+  const listener = deps.listen(httpHandler);
+  const grpcMetrics = createGrpcMetrics(deps.metrics);
+  const grpc = createGrpcEdge({
+    methods: createGrpcMethods(EXPOSED, transport, [], grpcMetrics),
+    http: createPlainHttp({
+      handler: httpHandler,
+      requestTimeoutMs: config.requestTimeoutMs,
+      maxHeaderBytes: config.limits.headerBytes,
+    }),
+    metrics: grpcMetrics,
+    limits: config.grpc,
+    // Clients with a certificate of our authority may call us by any name.
+    protectedMode: config.grpc.tls.clientCaFile === "" ? protectedMode : undefined,
+    clock,
+    timer,
+    newRequestId: deps.newRequestId,
+    log: deps.log,
+    listen: deps.listenGrpc,
+  });
 
   async function drain(deadlineMs: number): Promise<void> {
     isDraining = true;
@@ -128,13 +158,17 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     }
     rpc.drain();
     const done = new AbortController();
-    const shutdown = listener.shutdown().finally(() => done.abort());
+    const shutdown = Promise.all([listener.shutdown(), grpc.drain()]).finally(() => done.abort());
     await Promise.race([shutdown, pause(timer, Math.max(0, deadlineAtMs - clock.now()), done.signal)]);
+    grpc.close();
     bodyTimeouts.close();
   }
 
   return {
-    addresses: { http: listener.url },
+    listening: grpc.listening,
+    get addresses() {
+      return { http: listener.url, grpc: grpc.address };
+    },
     health: () => ({ ok: !isDraining, detail: isDraining ? "draining" : "" }),
     drain: (deadlineMs) => drained ??= drain(deadlineMs),
   };

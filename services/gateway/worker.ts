@@ -1,7 +1,8 @@
 /** The gateway worker: binds the gateway to Deno. */
 import { createGuuidSource, formatGuuid } from "../runtime/guuid.ts";
 import { runWorker } from "../runtime/run_worker.ts";
-import type { GatewayConfig } from "./config.ts";
+import type { GatewayWorkerConfig } from "./config.ts";
+import { listenTcp } from "./edges/grpc/listener.ts";
 import { listenHttp } from "./edges/listener.ts";
 import { createGatewayModule } from "./mod.ts";
 import { systemTimer } from "./timer.ts";
@@ -9,13 +10,13 @@ import { VERSION } from "../runtime/version.ts";
 
 runWorker({
   name: "gateway",
-  start(context) {
-    const config = context.config as GatewayConfig;
+  async start(context) {
+    const config = context.config as GatewayWorkerConfig;
     const isShared = config.workers > 1;
     if (isShared && Deno.build.os !== "linux") {
       const why =
         `gateway.workers is ${config.workers}, expected 1: only Linux spreads one port over several workers`;
-      return Promise.reject(new Error(why));
+      throw new Error(why);
     }
     const ids = createGuuidSource({ clock: context.clock, random: context.random });
     const module = createGatewayModule({
@@ -30,7 +31,10 @@ runWorker({
       residentMemoryBytes: () => Deno.memoryUsage().rss,
       version: { name: "aetherflow", version: VERSION, deno: Deno.version.deno },
       listen: (handler) => listenHttp(handler, config.http, isShared),
+      listenGrpc: (accept, onTlsError) =>
+        listenTcp({ ...config.grpc, isShared, tls: config.tlsTexts }, accept, onTlsError),
     });
-    return Promise.resolve(module);
+    await module.listening;
+    return module;
   },
 });

@@ -416,7 +416,7 @@ Deno.test("/livez, /readyz, /health and /version tell what they say", async () =
       { name: "kv", state: "ready", reason: "", restarts: 0, sinceMs: 5 },
       { name: "gateway", state: "ready", reason: "", restarts: 0, sinceMs: 4 },
     ],
-    addresses: { http: gateway.url },
+    addresses: { ...gateway.module.addresses },
   });
   const index = await (await fetch(gateway.url)).json();
   assertEquals(index.version, "9.9.9");

@@ -1,7 +1,8 @@
 /** A gateway on a free port in front of a fake service. */
 import type { Transport } from "@connectrpc/connect";
 import { Registry } from "prom-client";
-import { type GatewayConfig, gatewayConfigSchema } from "../config.ts";
+import { type GatewayConfig, gatewayConfigSchema, type TlsTexts } from "../config.ts";
+import { listenTcp } from "../edges/grpc/listener.ts";
 import { listenHttp } from "../edges/listener.ts";
 import { createGatewayModule, type GatewayModule } from "../mod.ts";
 import { systemTimer, type Timer } from "../timer.ts";
@@ -52,6 +53,8 @@ export interface TestGatewayOptions {
   readonly config?: Record<string, unknown>;
   /** Real timers instead of manual ones. */
   readonly realTimers?: boolean;
+  /** Certificates of gRPC. */
+  readonly tls?: TlsTexts;
   transport?(peer: string, kv: FakeKv): Transport;
 }
 
@@ -82,6 +85,8 @@ export function startTestGateway(options: TestGatewayOptions = {}): TestGateway 
     residentMemoryBytes: () => 123_456,
     version: { name: "aetherflow", version: "9.9.9" },
     listen: (handler) => listenHttp(handler, { host: "127.0.0.1", port: 0 }, false),
+    listenGrpc: (accept, onTlsError) =>
+      listenTcp({ host: "127.0.0.1", port: 0, isShared: false, tls: options.tls }, accept, onTlsError),
   });
   return {
     url: module.addresses.http,
