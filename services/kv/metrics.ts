@@ -1,5 +1,6 @@
 /** The store's figures for the worker's registry. */
 import { registerFigures, type Registry } from "../runtime/metrics.ts";
+import type { LeaseFigures } from "./lease_service.ts";
 import type { KvFigures } from "./service.ts";
 import type { StoreStats } from "./store.ts";
 
@@ -38,6 +39,24 @@ const COUNTERS = {
   syncSeconds: ["aetherflow_kv_log_sync_seconds_total", "Time spent in them."],
   snapshots: ["aetherflow_kv_snapshots_total", "Snapshots written."],
 } as const satisfies Partial<Record<keyof Figures, readonly [string, string]>>;
+
+const LEASE_GAUGES = {
+  leases: ["aetherflow_kv_leases", "Leases, those of single keys included."],
+  ownLeases: ["aetherflow_kv_own_leases", "Leases that belong to one key: Redis and REST times to live."],
+} as const satisfies Partial<Record<keyof LeaseFigures, readonly [string, string]>>;
+
+const LEASE_COUNTERS = {
+  leaseGrants: ["aetherflow_kv_lease_grants_total", "Leases granted, those of single keys not counted."],
+  leaseRevokes: ["aetherflow_kv_lease_revokes_total", "Leases revoked by clients."],
+  leaseExpiries: ["aetherflow_kv_lease_expiries_total", "Leases that ran out."],
+  leaseRenewals: ["aetherflow_kv_lease_renewals_total", "Leases kept alive."],
+  leaseCheckpoints: ["aetherflow_kv_lease_checkpoints_total", "Remaining times written."],
+} as const satisfies Partial<Record<keyof LeaseFigures, readonly [string, string]>>;
+
+/** Adds the leases' figures to a registry; they are read when the registry is. */
+export function registerLeaseMetrics(registry: Registry, read: () => LeaseFigures): void {
+  registerFigures(registry, { counters: LEASE_COUNTERS, gauges: LEASE_GAUGES }, read);
+}
 
 /** Adds the figures to a registry; they are read when the registry is. */
 export function registerKvMetrics(

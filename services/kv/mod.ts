@@ -1,6 +1,9 @@
 /** The key-value service, wired: what the worker, the tests and the simulator start from. */
 import { Alarms } from "./alarms.ts";
 import type { KvConfig } from "./config.ts";
+import { Lessor } from "./lease.ts";
+import { LEASE_PREFIX } from "./lease_entry.ts";
+import { LeaseService } from "./lease_service.ts";
 import { LocalBackend } from "./local_api.ts";
 import { type Identity, identityRecord, Replay } from "./record.ts";
 import { createHandlers, type KvHandlers } from "./rpc.ts";
@@ -30,6 +33,7 @@ export interface KvDeps {
 export interface KvModule {
   readonly service: KvService;
   readonly store: KvStore;
+  readonly leases: LeaseService;
   readonly alarms: Alarms;
   /** The implementations of the three RPC services. */
   readonly handlers: KvHandlers;
@@ -57,13 +61,28 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
     pause: deps.pause,
   });
   const alarms = new Alarms(service);
+  const leases = createLeases(service, deps);
   return {
     service,
     store,
     alarms,
-    handlers: createHandlers(service, new LocalBackend(service), deps.pause),
-    close: () => service.close(),
+    leases,
+    handlers: createHandlers(service, leases, new LocalBackend(service, leases), deps.pause),
+    async close() {
+      await leases.close();
+      await service.close();
+    },
   };
+}
+
+function createLeases(service: KvService, { clock, random, log, config }: KvDeps): LeaseService {
+  const { minTtlSeconds, leasesMax, checkpointIntervalMs } = config.lease;
+  const lessor = new Lessor({ clock, random, minTtlSeconds, leasesMax });
+  service.ownEntries(LEASE_PREFIX, lessor);
+  lessor.attachAll(service.state);
+  service.onApplied((revision) => lessor.applied(service.state, revision));
+  service.useLeases(lessor);
+  return new LeaseService({ service, lessor, log, checkpointIntervalMs });
 }
 
 async function makeIdentity(store: KvStore, words: DataView): Promise<Identity> {

@@ -10,6 +10,7 @@ import {
   type DeleteRangeRequest,
   type DeleteRangeResponse,
   type KV,
+  type Lease,
   type PutRequest,
   type PutResponse,
   type RangeRequest,
@@ -29,11 +30,13 @@ import {
   type WatchResponse,
 } from "$proto/etcdserverpb/rpc_pb.ts";
 import { type Event, Event_EventType, type KeyValue as KeyValueMessage } from "$proto/mvccpb/kv_pb.ts";
-import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
+import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import type { KvBackend } from "./api.ts";
 import { KvError } from "./errors.ts";
 import { rangeOf } from "./key.ts";
+import type { LeaseService } from "./lease_service.ts";
 import { createEntryHandlers } from "./rpc_entries.ts";
+import { createLeaseHandlers } from "./rpc_lease.ts";
 import type { KvService, RangePiece } from "./service.ts";
 import type { KeyValue, RangeResult, SortTarget } from "./mvcc.ts";
 import { mapped, toConnectError } from "./rpc_errors.ts";
@@ -50,16 +53,18 @@ import {
 } from "./txn.ts";
 import type { WatchAnswer, WatchEvent, WatchStream } from "./watch.ts";
 
-/** The implementations of the three services. */
+/** The implementations of the services. */
 export interface KvHandlers {
   readonly kv: ServiceImpl<typeof KV>;
   readonly watch: ServiceImpl<typeof Watch>;
+  readonly lease: ServiceImpl<typeof Lease>;
   readonly keyValue: ServiceImpl<typeof KeyValueService>;
 }
 
 /** `pause` lets other work of the event loop run. */
 export function createHandlers(
   service: KvService,
+  leases: LeaseService,
   backend: KvBackend,
   pause: () => Promise<void>,
 ): KvHandlers {
@@ -74,6 +79,7 @@ export function createHandlers(
   return {
     kv: createKv(service, header),
     watch: { watch: (requests, context) => watch(service, header, pause, requests, context.signal) },
+    lease: createLeaseHandlers(service, leases, header),
     keyValue: createEntryHandlers({
       backend,
       pause,
@@ -91,7 +97,6 @@ const RAFT_TERM = 1n;
 const FRAGMENT_EXTRA_BYTES = 512 * 1_024;
 /** Size of a piece of a large revision: with keys and values as text too it stays below the RPC layer's 4 MiB. */
 const PIECE_BYTES = 1_024 * 1_024;
-const NO_LEASE = 0n;
 const NO_BYTES = new Uint8Array(0);
 
 // ---- etcdserverpb.KV ----

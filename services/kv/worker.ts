@@ -1,9 +1,10 @@
 /** The kv worker: the store on the log in its data folder, served to its peers. */
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
-import { KV, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
+import { KV, Lease, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
 import { runWorker } from "../runtime/run_worker.ts";
 import type { KvConfig } from "./config.ts";
-import { registerKvMetrics } from "./metrics.ts";
+import { startLeaseTimer } from "./lease_timer.ts";
+import { registerKvMetrics, registerLeaseMetrics } from "./metrics.ts";
 import { createKvModule } from "./mod.ts";
 import { openLogStore } from "./stores/log.ts";
 
@@ -15,7 +16,7 @@ runWorker({
     if (directory === undefined) throw new Error("the kv worker was given no data folder");
     const { durability, intervalMs, segmentBytes } = config;
     const startedMs = context.clock.now();
-    const { service, store, handlers, close } = await createKvModule({
+    const { service, store, leases, handlers, close } = await createKvModule({
       openStore: (replay) =>
         openLogStore({ directory, durability, intervalMs, segmentBytes, clock: context.clock }, replay),
       config,
@@ -35,8 +36,15 @@ runWorker({
       figures: () => service.figures(),
       stats: () => store.stats(),
     });
+    registerLeaseMetrics(context.metrics, () => leases.figures());
+    const stopLeases = startLeaseTimer(leases, {
+      clock: context.clock,
+      log: context.log,
+      checkpointIntervalMs: config.lease.checkpointIntervalMs,
+    });
     context.rpc.service(KV, handlers.kv);
     context.rpc.service(Watch, handlers.watch);
+    context.rpc.service(Lease, handlers.lease);
     context.rpc.service(KeyValueService, handlers.keyValue);
     const progress = setInterval(() => service.tickProgress(), config.watch.progressIntervalMs);
     return {
@@ -46,6 +54,7 @@ runWorker({
           : { ok: false, detail: `read-only: ${service.failure.message}` },
       async drain() {
         clearInterval(progress);
+        stopLeases();
         await close();
       },
     };
