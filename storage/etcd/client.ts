@@ -1,5 +1,6 @@
 /** A client of an etcd cluster at the level of calls: endpoint, deadline, what may be tried again. It knows no messages:
  *  requests and answers are bytes. */
+import "./no_environment.ts";
 import { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { type Endpoint, Endpoints, type EndpointsOptions } from "./endpoints.ts";

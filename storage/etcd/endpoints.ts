@@ -3,9 +3,11 @@
  *      connecting ──► ready ── a call fails for the connection's sake ──► backed off ── time is up, or it answers ──► ready
  *          ▲                                                                 │
  *          └──────────────────────── connection lost ◄──────────────────────┘ */
+import "./no_environment.ts";
 import { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { EtcdError, GRPC } from "./errors.ts";
+import { targetOf } from "./resolver.ts";
 
 /** Pause of an endpoint after its first failure in a row, in milliseconds; doubles up to BACKOFF_MAX_MS. */
 const BACKOFF_FIRST_MS = 50;
@@ -80,7 +82,7 @@ export class Endpoints {
     const credentials = credentialsOf(options.tls);
     this.#slots = options.addresses.map((address): Slot => ({
       address,
-      client: new grpc.Client(address, credentials, channelOptions(options)),
+      client: new grpc.Client(targetOf(address), credentials, channelOptions(options)),
       state: grpc.connectivityState.IDLE,
       failures: 0,
       backedOffUntilMs: 0,

@@ -116,6 +116,11 @@ export class ResumingWatch {
     else this.#sendRequests();
   }
 
+  /** Asks for the end of one watcher. */
+  cancel(watchId: bigint): void {
+    this.request(cancelMessage(watchId));
+  }
+
   /** The next answer for the client; undefined when there is none now. */
   take(): WatchResponse | undefined {
     const answer = this.#answers.shift();
