@@ -10,6 +10,8 @@ const MODULES = [
   "rpc/rpc_bench.ts",
   "storage/log_bench.ts",
   "kv/kv_bench.ts",
+  "kv/etcd_bench.ts",
+  "kv/watch_bench.ts",
   "product/http_bench.ts",
   "product/start_bench.ts",
 ] as const;

@@ -1,5 +1,11 @@
 /** The key-value store: its state, the service on its log, and the real worker over Quantum. */
-import { KV } from "$proto/etcdserverpb/rpc_pb.ts";
+import {
+  Compare_CompareResult,
+  Compare_CompareTarget,
+  KV,
+  type TxnRequestSchema,
+} from "$proto/etcdserverpb/rpc_pb.ts";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { kvConfigSchema } from "../../../services/kv/config.ts";
 import { createKvModule } from "../../../services/kv/mod.ts";
 import { MvccState } from "../../../services/kv/state.ts";
@@ -18,6 +24,8 @@ const DURABLE_PUTS = 60_000;
 const RPC_PUTS = 40_000;
 const RPC_SINGLES = 1_000;
 const IN_FLIGHT = 256;
+const TXNS = 20_000;
+const TXNS_IN_FLIGHT = 64;
 
 export async function bench(): Promise<BenchRow[]> {
   const directory = await Deno.makeTempDir({ prefix: "aetherflow-bench-" });
@@ -103,13 +111,20 @@ async function overQuantum(directory: string): Promise<BenchRow[]> {
     let i = 0;
     const put = () => callUnary(transport, KV.method.put, { key: keyOf(i++), value: VALUE });
     const get = () => callUnary(transport, KV.method.range, { key: keyOf(i++ % 1_000) });
+    const txn = () => callUnary(transport, KV.method.txn, compareAndPut(i++));
     await flood(put, IN_FLIGHT, 5_000);
-    const many: number[] = [], singles: number[] = [], reads: number[] = [], floors: number[] = [];
+    await flood(txn, TXNS_IN_FLIGHT, 5_000);
+    const txns: number[] = [],
+      many: number[] = [],
+      singles: number[] = [],
+      reads: number[] = [],
+      floors: number[] = [];
     for (let run = 0; run < RUNS; run++) {
       floors.push(bareWriteUs(`${directory}.floor`));
       singles.push((await ping(put, RPC_SINGLES)).p50Us);
       many.push(await flood(put, IN_FLIGHT, RPC_PUTS));
       reads.push(await flood(get, IN_FLIGHT, RPC_PUTS));
+      txns.push(await flood(txn, TXNS_IN_FLIGHT, TXNS));
     }
     const floor = median(floors);
     return [
@@ -132,6 +147,15 @@ async function overQuantum(directory: string): Promise<BenchRow[]> {
         pass: median(singles) <= 2.5 * floor,
       },
       {
+        name:
+          `kv worker over Quantum, durable transaction (compare + put of 100 B), ${TXNS_IN_FLIGHT} in flight`,
+        value: median(txns),
+        unit: "txns/s",
+        spread: spread(txns),
+        bar: ">= 20,000 txns/s",
+        pass: median(txns) >= 20_000,
+      },
+      {
         name: `kv worker over Quantum, get of 100 B, ${IN_FLIGHT} in flight`,
         value: median(reads),
         unit: "gets/s",
@@ -142,6 +166,20 @@ async function overQuantum(directory: string): Promise<BenchRow[]> {
     await node.close();
     worker.terminate();
   }
+}
+
+/** Puts a key if it has not the version that no key has. */
+function compareAndPut(i: number): MessageInitShape<typeof TxnRequestSchema> {
+  const key = keyOf(i);
+  return {
+    compare: [{
+      result: Compare_CompareResult.NOT_EQUAL,
+      target: Compare_CompareTarget.VERSION,
+      key,
+      targetUnion: { case: "version", value: 1_000_000n },
+    }],
+    success: [{ request: { case: "requestPut", value: { key, value: VALUE } } }],
+  };
 }
 
 function boot(worker: Worker, directory: string, secret: Uint8Array, port: number): Promise<void> {
