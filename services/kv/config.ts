@@ -39,8 +39,66 @@ const lease = z.strictObject({
   ),
 }).prefault({});
 
+const auth = z.strictObject({
+  tokenTtlMs: z.int().min(1_000).max(86_400_000).default(300_000).describe(
+    "How long a token that a login gave is good since its last use, in milliseconds.",
+  ),
+  tokensMax: z.int().min(1).max(1_000_000).default(10_000).describe(
+    "Tokens at a time; one more ends the one unused for longest, whose owner logs in again. Each takes about 200 bytes.",
+  ),
+  passwordHash: z.enum(["scrypt", "bcrypt"]).default("scrypt").describe(
+    "How new passwords are hashed: `scrypt` beside the store; `bcrypt` as etcd does, for users that are to move there in a " +
+      "snapshot, at the cost of some 70 ms of the store's time a login.",
+  ),
+}).prefault({});
+
+/** `host:port`, or a URL of it; IPv6 addresses in brackets. */
+const ENDPOINT = /^(https?:\/\/)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$/;
+
+const etcd = z.strictObject({
+  endpoints: z.array(
+    z.string().regex(ENDPOINT, 'expected "host:port", "http://host:port" or "https://host:port"'),
+  ).max(64).default([]).describe(
+    "Members of the cluster as their clients reach them; with https all of them. Calls go to those that answer, in turn.",
+  ),
+  tls: z.strictObject({
+    caFile: z.string().default("").describe(
+      "PEM file of the authorities of the members' certificates; empty is the platform's.",
+    ),
+    certFile: z.string().default("").describe(
+      "PEM file of the certificate shown to the members, for clusters that ask for one.",
+    ),
+    keyFile: z.string().default("").describe("PEM file of that certificate's key."),
+    serverName: z.string().default("").describe(
+      "Name that the members' certificates must carry when it is not the endpoint's.",
+    ),
+  }).prefault({}),
+  username: z.string().default("").describe(
+    "Account that callers without a token of their own act as: REST, and gRPC and Redis clients that did not log in. " +
+      "Empty: they act as nobody.",
+  ),
+  password: z.string().default("").describe("Password of that account."),
+  connectTimeoutMs: z.int().min(10).max(60_000).default(2_000).describe(
+    "Longest wait of a call for a member that can be reached, in milliseconds.",
+  ),
+  requestTimeoutMs: z.int().min(10).max(600_000).default(5_000).describe(
+    "Longest time of a call that the cluster answers at once, all tries together, in milliseconds.",
+  ),
+  keepaliveTimeMs: z.int().min(5_000).max(3_600_000).default(10_000).describe(
+    "Quiet time after which a member is asked for a sign of life, in milliseconds; members close connections that ask " +
+      "more often than every 5,000.",
+  ),
+  keepaliveTimeoutMs: z.int().min(100).max(60_000).default(3_000).describe(
+    "Time for that sign, in milliseconds. Then the connection counts as lost, and watches go on at another member.",
+  ),
+}).prefault({});
+
 /** Schema of `kv`: every key has a default, a range and a description. */
 export const kvConfigSchema = z.strictObject({
+  engine: z.enum(["memory", "sqlite", "etcd"]).default("memory").describe(
+    "Where the data lives: `memory` with a log and snapshots on disk; `sqlite`: values on disk, for data larger than " +
+      "memory; `etcd`: an existing etcd cluster, see `etcd`. Keys of the other engines have no effect.",
+  ),
   durability: z.enum(["always", "interval", "none"]).default("always").describe(
     "When a write counts as done: `always` after fdatasync; `interval` once written, synced every intervalMs (a crash of " +
       "the machine may lose that much); `none` once written.",
@@ -73,7 +131,43 @@ export const kvConfigSchema = z.strictObject({
   ),
   watch,
   lease,
+  auth,
+  etcd,
+}).superRefine(({ engine, etcd }, context) => {
+  const problem = (key: string, message: string) =>
+    context.addIssue({ code: "custom", path: ["etcd", key], message });
+  const secure = etcd.endpoints.filter((endpoint) => endpoint.startsWith("https://")).length;
+  if (engine === "etcd" && etcd.endpoints.length === 0) {
+    problem("endpoints", "kv.engine is etcd, so name one or more");
+  }
+  if (secure !== 0 && secure !== etcd.endpoints.length) {
+    problem("endpoints", "expected https for all of them or for none");
+  }
+  if ((etcd.tls.certFile === "") !== (etcd.tls.keyFile === "")) {
+    problem("tls", "expected certFile and keyFile together");
+  }
 }).prefault({});
 
 /** The checked configuration of the kv worker. */
 export type KvConfig = z.infer<typeof kvConfigSchema>;
+
+/** What the files of `etcd.tls` hold; undefined where none is named. */
+export interface EtcdTlsTexts {
+  readonly ca: string | undefined;
+  readonly cert: string | undefined;
+  readonly key: string | undefined;
+}
+
+/** What the host gives the kv worker. */
+export interface KvWorkerConfig extends KvConfig {
+  readonly etcdTlsTexts?: EtcdTlsTexts;
+}
+
+/** Where the members of the cluster are, as host and port each. */
+export function etcdAddresses({ etcd }: KvConfig): { readonly hostname: string; readonly port: number }[] {
+  return etcd.endpoints.map((endpoint) => {
+    const address = endpoint.replace(/^https?:\/\//, "");
+    const colon = address.lastIndexOf(":");
+    return { hostname: address.slice(0, colon), port: Number(address.slice(colon + 1)) };
+  });
+}

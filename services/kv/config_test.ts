@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
-import { kvConfigSchema } from "./config.ts";
+import { etcdAddresses, kvConfigSchema } from "./config.ts";
 
 Deno.test("kvConfigSchema has a default for every key and keeps its own rules", () => {
   const config = kvConfigSchema.parse(undefined);
@@ -34,7 +34,21 @@ Deno.test("kvConfigSchema refuses unknown keys and values out of range", () => {
       { quotaBytes: 1 },
       { retainRevisions: 0 },
       { watch: { watchersMax: 0 } },
+      { engine: "floppy" },
+      { engine: "etcd" },
+      { engine: "etcd", etcd: { endpoints: ["http://a:2379", "https://b:2379"] } },
+      { etcd: { endpoints: ["a"] } },
+      { etcd: { tls: { certFile: "cert.pem" } } },
       { unknown: 1 },
     ]
   ) assertThrows(() => kvConfigSchema.parse(wrong), z.ZodError);
+});
+
+Deno.test("etcdAddresses() takes addresses and URLs", () => {
+  const endpoints = ["10.0.0.1:2379", "http://etcd.example:2380", "http://[::1]:1"];
+  assertEquals(etcdAddresses(kvConfigSchema.parse({ etcd: { endpoints } })), [
+    { hostname: "10.0.0.1", port: 2379 },
+    { hostname: "etcd.example", port: 2380 },
+    { hostname: "[::1]", port: 1 },
+  ]);
 });
