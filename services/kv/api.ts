@@ -43,6 +43,7 @@ export interface KvApi {
 /** A stream of watchers, as WatchStream has it. */
 export interface ApiWatch {
   readonly isClosed: boolean;
+  /** @throws {KvError} if the caller may not read what is watched. */
   create(request: WatchCreate): void;
   cancel(watchId: bigint): void;
   /** The next answer; "again" when others should have the turn first; undefined when there is none now. */

@@ -1,12 +1,20 @@
 /** The key-value service, wired: what the worker, the tests and the simulator start from. */
 import { Alarms } from "./alarms.ts";
+import { AUTH_PREFIX, AuthStore } from "./auth.ts";
+import type { KvBackend } from "./api.ts";
 import type { KvConfig } from "./config.ts";
+import { Guard } from "./guard.ts";
+import { GuardedBackend } from "./guarded_api.ts";
 import { Lessor } from "./lease.ts";
 import { LEASE_PREFIX } from "./lease_entry.ts";
 import { LeaseService } from "./lease_service.ts";
 import { LocalBackend } from "./local_api.ts";
+import { Logins } from "./logins.ts";
+import { createPasswordHasher, type PasswordHasher } from "./passwords.ts";
+import { Tokens } from "./tokens.ts";
 import { type Identity, identityRecord, Replay } from "./record.ts";
-import { createHandlers, type KvHandlers } from "./rpc.ts";
+import { createHandlers } from "./rpc.ts";
+import { guardAll, type KvHandlers } from "./served.ts";
 import { type KvLogger, KvService } from "./service.ts";
 import { MvccState } from "./state.ts";
 import type { KvStore, OpenStore } from "./store.ts";
@@ -27,6 +35,8 @@ export interface KvDeps {
   readonly clock: { now(): number };
   /** Lets other work of the event loop run. */
   readonly pause: () => Promise<void>;
+  /** Hashes passwords; unset: as the configuration says. */
+  readonly passwords?: PasswordHasher;
 }
 
 /** The wired service. */
@@ -35,7 +45,10 @@ export interface KvModule {
   readonly store: KvStore;
   readonly leases: LeaseService;
   readonly alarms: Alarms;
-  /** The implementations of the three RPC services. */
+  readonly auth: AuthStore;
+  /** The store for callers of whom it is known who they are. */
+  readonly backend: KvBackend;
+  /** The implementations of the RPC services, every method checked. */
   readonly handlers: KvHandlers;
   /** Stops taking writes, ends watches, makes everything durable. Idempotent. */
   close(): Promise<void>;
@@ -61,13 +74,19 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
     pause: deps.pause,
   });
   const alarms = new Alarms(service);
-  const leases = createLeases(service, deps);
+  const { leases, lessor } = createLeases(service, deps);
+  const logins = createLogins(service, deps);
+  const { auth, tokens } = logins;
+  const guard = new Guard({ auth, tokens, leases: lessor });
+  const backend = new GuardedBackend(new LocalBackend(service, leases), guard, logins);
   return {
     service,
     store,
     alarms,
     leases,
-    handlers: createHandlers(service, leases, new LocalBackend(service, leases), deps.pause),
+    auth,
+    backend,
+    handlers: guardAll(guard, createHandlers(service, leases, backend, guard, logins, deps.pause)),
     async close() {
       await leases.close();
       await service.close();
@@ -75,14 +94,21 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
   };
 }
 
-function createLeases(service: KvService, { clock, random, log, config }: KvDeps): LeaseService {
+function createLeases(service: KvService, { clock, random, log, config }: KvDeps) {
   const { minTtlSeconds, leasesMax, checkpointIntervalMs } = config.lease;
   const lessor = new Lessor({ clock, random, minTtlSeconds, leasesMax });
   service.ownEntries(LEASE_PREFIX, lessor);
   lessor.attachAll(service.state);
   service.onApplied((revision) => lessor.applied(service.state, revision));
   service.useLeases(lessor);
-  return new LeaseService({ service, lessor, log, checkpointIntervalMs });
+  return { lessor, leases: new LeaseService({ service, lessor, log, checkpointIntervalMs }) };
+}
+
+function createLogins(service: KvService, { clock, random, pause, config, passwords }: KvDeps): Logins {
+  const auth = new AuthStore();
+  service.ownEntries(AUTH_PREFIX, auth);
+  const hasher = passwords ?? createPasswordHasher({ random, pause, newHashes: config.auth.passwordHash });
+  return new Logins(auth, hasher, new Tokens(auth, config.auth, random, clock));
 }
 
 async function makeIdentity(store: KvStore, words: DataView): Promise<Identity> {

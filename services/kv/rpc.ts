@@ -1,6 +1,5 @@
 /** The service on the wire: etcd's KV and Watch, and KeyValueService. Messages are made as plain literals with their type
  *  name, which serialise as they are: `create` would copy each one. */
-import type { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import {
   type CompactionRequest,
   type CompactionResponse,
@@ -10,7 +9,6 @@ import {
   type DeleteRangeRequest,
   type DeleteRangeResponse,
   type KV,
-  type Lease,
   type PutRequest,
   type PutResponse,
   type RangeRequest,
@@ -23,20 +21,23 @@ import {
   type ResponseOp,
   type TxnRequest,
   type TxnResponse,
-  type Watch,
   type WatchCreateRequest,
   WatchCreateRequest_FilterType,
   type WatchRequest,
   type WatchResponse,
 } from "$proto/etcdserverpb/rpc_pb.ts";
 import { type Event, Event_EventType, type KeyValue as KeyValueMessage } from "$proto/mvccpb/kv_pb.ts";
-import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import type { KvBackend } from "./api.ts";
 import { KvError } from "./errors.ts";
+import type { Call, Guard } from "./guard.ts";
 import { rangeOf } from "./key.ts";
 import type { LeaseService } from "./lease_service.ts";
+import type { Logins } from "./logins.ts";
+import { createAuthHandlers } from "./rpc_auth.ts";
 import { createEntryHandlers } from "./rpc_entries.ts";
 import { createLeaseHandlers } from "./rpc_lease.ts";
+import type { KvHandlers } from "./served.ts";
 import type { KvService, RangePiece } from "./service.ts";
 import type { KeyValue, RangeResult, SortTarget } from "./mvcc.ts";
 import { mapped, toConnectError } from "./rpc_errors.ts";
@@ -51,21 +52,15 @@ import {
   type RangeOp,
   type Txn,
 } from "./txn.ts";
-import type { WatchAnswer, WatchEvent, WatchStream } from "./watch.ts";
-
-/** The implementations of the services. */
-export interface KvHandlers {
-  readonly kv: ServiceImpl<typeof KV>;
-  readonly watch: ServiceImpl<typeof Watch>;
-  readonly lease: ServiceImpl<typeof Lease>;
-  readonly keyValue: ServiceImpl<typeof KeyValueService>;
-}
+import type { WatchAnswer, WatchCreate, WatchEvent, WatchStream } from "./watch.ts";
 
 /** `pause` lets other work of the event loop run. */
 export function createHandlers(
   service: KvService,
   leases: LeaseService,
   backend: KvBackend,
+  guard: Guard,
+  logins: Logins,
   pause: () => Promise<void>,
 ): KvHandlers {
   const { clusterId, memberId } = service.identity;
@@ -77,8 +72,9 @@ export function createHandlers(
     raftTerm: RAFT_TERM,
   });
   return {
+    auth: createAuthHandlers({ service, logins, header }),
     kv: createKv(service, header),
-    watch: { watch: (requests, context) => watch(service, header, pause, requests, context.signal) },
+    watch: { watch: (requests, context) => watch(service, header, pause, guard, requests, context) },
     lease: createLeaseHandlers(service, leases, header),
     keyValue: createEntryHandlers({
       backend,
@@ -191,7 +187,8 @@ const SORT_TARGETS: Readonly<Record<RangeRequest_SortTarget, SortTarget>> = {
   [RangeRequest_SortTarget.VALUE]: "value",
 };
 
-function toRange(request: RangeRequest): RangeOp {
+/** A range as the domain has it. */
+export function toRange(request: RangeRequest): RangeOp {
   const sortTarget = SORT_TARGETS[request.sortTarget];
   const hasValidSort = sortTarget !== undefined && request.sortOrder in RangeRequest_SortOrder;
   const query = {
@@ -212,7 +209,8 @@ function toRange(request: RangeRequest): RangeOp {
   return { kind: "range", query: { ...query, sortOrder }, hasValidSort };
 }
 
-function toPut(request: PutRequest): PutOp {
+/** A put as the domain has it. */
+export function toPut(request: PutRequest): PutOp {
   return {
     kind: "put",
     key: request.key,
@@ -224,7 +222,8 @@ function toPut(request: PutRequest): PutOp {
   };
 }
 
-function toDelete(request: DeleteRangeRequest): DeleteOp {
+/** A deletion as the domain has it. */
+export function toDelete(request: DeleteRangeRequest): DeleteOp {
   return {
     kind: "delete",
     key: request.key,
@@ -233,7 +232,8 @@ function toDelete(request: DeleteRangeRequest): DeleteOp {
   };
 }
 
-function toTxn(request: TxnRequest): Txn {
+/** A transaction as the domain has it. */
+export function toTxn(request: TxnRequest): Txn {
   return {
     compares: request.compare.map(toCompare),
     success: request.success.map(toOp),
@@ -381,20 +381,23 @@ async function* watch(
   service: KvService,
   header: MakeHeader,
   pause: () => Promise<void>,
+  guard: Guard,
   requests: AsyncIterable<WatchRequest>,
-  signal: AbortSignal,
+  context: HandlerContext,
 ): AsyncGenerator<WatchResponse, void, void> {
   const fragmentBytes = service.config.maxRequestBytes + FRAGMENT_EXTRA_BYTES;
+  const create = (stream: WatchStream, request: WatchCreateRequest) =>
+    stream.create(toWatch(request, fragmentBytes, guard, context));
   let failure: unknown;
   let onTaken = () => {};
   const start = (stream: WatchStream) => {
-    readRequests(requests, stream, fragmentBytes, () => new Promise<void>((resolve) => onTaken = resolve))
+    readRequests(requests, stream, create, () => new Promise<void>((resolve) => onTaken = resolve))
       .catch((error) => {
         failure = error;
         stream.close();
       });
   };
-  for await (const answer of answersOf(service, pause, signal, start)) {
+  for await (const answer of answersOf(service, pause, context.signal, start)) {
     onTaken();
     yield watchMessage(answer, header);
   }
@@ -405,22 +408,29 @@ async function* watch(
 async function readRequests(
   requests: AsyncIterable<WatchRequest>,
   stream: WatchStream,
-  fragmentBytes: number,
+  create: (stream: WatchStream, request: WatchCreateRequest) => void,
   taken: () => Promise<void>,
 ): Promise<void> {
   for await (const { requestUnion } of requests) {
     if (stream.isClosed) return;
-    if (requestUnion.case === "createRequest") createWatcher(stream, requestUnion.value, fragmentBytes);
+    if (requestUnion.case === "createRequest") create(stream, requestUnion.value);
     else if (requestUnion.case === "cancelRequest") stream.cancel(requestUnion.value.watchId);
     else if (requestUnion.case === "progressRequest") stream.requestProgress();
     while (!stream.acceptsRequests && !stream.isClosed) await taken();
   }
 }
 
-function createWatcher(stream: WatchStream, request: WatchCreateRequest, fragmentBytes: number): void {
-  stream.create({
+function toWatch(
+  request: WatchCreateRequest,
+  fragmentBytes: number,
+  guard: Guard,
+  call: Call,
+): WatchCreate {
+  const range = rangeOf(request.key, request.rangeEnd);
+  const refusal = guard.watchRefusal(call, request.key, range);
+  return {
     key: request.key,
-    range: rangeOf(request.key, request.rangeEnd),
+    range,
     startRevision: Number(request.startRevision),
     watchId: request.watchId,
     prevKv: request.prevKv,
@@ -428,7 +438,8 @@ function createWatcher(stream: WatchStream, request: WatchCreateRequest, fragmen
     fragmentBytes: request.fragment ? fragmentBytes : 0,
     noPut: request.filters.includes(WatchCreateRequest_FilterType.NOPUT),
     noDelete: request.filters.includes(WatchCreateRequest_FilterType.NODELETE),
-  });
+    ...(refusal === undefined ? {} : { refusal }),
+  };
 }
 
 /** The answers of a new stream until the client goes. Throws `stopped` when the service ends it. */

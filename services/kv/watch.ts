@@ -51,6 +51,8 @@ export interface WatchCreate {
   readonly fragmentBytes: number;
   readonly noPut: boolean;
   readonly noDelete: boolean;
+  /** Why it is refused, whatever it asks for: the caller may not. */
+  readonly refusal?: string;
 }
 
 /** One change of one key. */
@@ -354,6 +356,7 @@ export class WatchStream {
 
   #refusal(request: WatchCreate): string | undefined {
     if (request.startRevision < 0) return WATCH_CANCEL_REASONS.compacted;
+    if (request.refusal !== undefined) return request.refusal;
     const { range } = request;
     if (range !== "single" && range.end !== undefined && compareBytes(range.end, request.key) <= 0) {
       return WATCH_CANCEL_REASONS.emptyRange;

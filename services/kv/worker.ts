@@ -1,11 +1,10 @@
 /** The kv worker: the store on the log in its data folder, served to its peers. */
-import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
-import { KV, Lease, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
 import { runWorker } from "../runtime/run_worker.ts";
 import type { KvConfig } from "./config.ts";
 import { startLeaseTimer } from "./lease_timer.ts";
 import { registerKvMetrics, registerLeaseMetrics } from "./metrics.ts";
 import { createKvModule } from "./mod.ts";
+import { serveAll } from "./served.ts";
 import { openLogStore } from "./stores/log.ts";
 
 runWorker({
@@ -42,10 +41,7 @@ runWorker({
       log: context.log,
       checkpointIntervalMs: config.lease.checkpointIntervalMs,
     });
-    context.rpc.service(KV, handlers.kv);
-    context.rpc.service(Watch, handlers.watch);
-    context.rpc.service(Lease, handlers.lease);
-    context.rpc.service(KeyValueService, handlers.keyValue);
+    serveAll(context.rpc, handlers);
     const progress = setInterval(() => service.tickProgress(), config.watch.progressIntervalMs);
     return {
       health: () =>
