@@ -22,7 +22,7 @@ import type { HostError } from "./exit_code.ts";
 import { createPlan, hostAndPort } from "./plan.ts";
 import { portsFree, resolvePorts } from "./ports.ts";
 import { spawnWorker } from "./spawn.ts";
-import { readTlsTexts } from "./tls_texts.ts";
+import { readEtcdTlsTexts, readTlsTexts } from "./tls_texts.ts";
 import { Supervisor, type SupervisorDeps, type WorkerReport } from "./supervisor.ts";
 
 /** Length of the secret that the nodes of one boot share. */
@@ -56,7 +56,13 @@ export interface Host {
 export function openHost(config: Config, options: HostOptions = {}): Host {
   using opened = new DisposableStack();
   const folder = opened.use(openDataFolder(config.data));
-  const plan = createPlan(config, resolvePorts(config), folder.path, readTlsTexts(config));
+  const plan = createPlan(
+    config,
+    resolvePorts(config),
+    folder.path,
+    readTlsTexts(config),
+    readEtcdTlsTexts(config),
+  );
   for (const worker of plan.workers) {
     if (worker.dataDirectory !== undefined) folder.prepare(worker.dataDirectory);
   }

@@ -1,5 +1,6 @@
 /** What runs, in which order, on which ports, and with exactly which permissions: a function of the configuration. */
 import type { GatewayWorkerConfig, TlsTexts } from "../gateway/config.ts";
+import { etcdAddresses, type EtcdTlsTexts, type KvWorkerConfig } from "../kv/config.ts";
 import type { Config } from "./config.ts";
 
 /** Where all Quantum nodes listen: the workers are threads of one process. */
@@ -89,8 +90,14 @@ export function listWorkers(config: Config): WorkerSlot[] {
 }
 
 /** Plans the run. `dataDirectory` is the absolute path of `config.data`; `tlsTexts` what the files of `gateway.grpc.tls`
- *  hold. @throws {RangeError} if `ports` does not fit the configuration. */
-export function createPlan(config: Config, ports: Ports, dataDirectory: string, tlsTexts?: TlsTexts): Plan {
+ *  hold, `etcdTlsTexts` those of `kv.etcd.tls`. @throws {RangeError} if `ports` does not fit the configuration. */
+export function createPlan(
+  config: Config,
+  ports: Ports,
+  dataDirectory: string,
+  tlsTexts?: TlsTexts,
+  etcdTlsTexts?: EtcdTlsTexts,
+): Plan {
   const slots = listWorkers(config);
   if (ports.quantum.length !== slots.length + 1) {
     throw new RangeError(
@@ -106,6 +113,19 @@ export function createPlan(config: Config, ports: Ports, dataDirectory: string, 
     const base = { ...slot, listen: listen[i + 1]! };
     switch (slot.service) {
       case "kv": {
+        if (config.kv.engine === "etcd") {
+          const workerConfig: KvWorkerConfig = {
+            ...config.kv,
+            ...(etcdTlsTexts === undefined ? {} : { etcdTlsTexts }),
+          };
+          return {
+            ...base,
+            tcp: [],
+            config: workerConfig,
+            dataDirectory: undefined,
+            permissions: permissions({ net: [...net, ...etcdAddresses(config.kv).map(hostAndPort)] }),
+          };
+        }
         const folder = `${dataDirectory}/kv`;
         return {
           ...base,

@@ -131,3 +131,25 @@ Deno.test("hostAndPort() puts IPv6 addresses in brackets", () => {
   assertEquals(hostAndPort({ hostname: "::1", port: 1 }), "[::1]:1");
   assertEquals(hostAndPort({ hostname: "localhost", port: 1 }), "localhost:1");
 });
+
+Deno.test("createPlan() lets a kv worker on etcd reach exactly the endpoints, and no folder", () => {
+  const config = loadConfig({
+    file: {
+      name: "aetherflow.yaml",
+      text: 'kv: { engine: etcd, etcd: { endpoints: ["https://etcd.example:2379", "https://[::1]:2380"] } }',
+    },
+  });
+  const texts = { ca: "ca", cert: undefined, key: undefined };
+  const ports = { quantum: [7400, 7401, 7402], tcp: { http: 8080, grpc: 2379, resp: 6380 } };
+  const kv = createPlan(config, ports, "/srv/data", undefined, texts).workers[0]!;
+  assertEquals(kv.dataDirectory, undefined);
+  assertEquals(kv.config, { ...config.kv, etcdTlsTexts: texts });
+  assertEquals(kv.permissions.net, [
+    "127.0.0.1:7401",
+    "127.0.0.1:7400",
+    "127.0.0.1:7402",
+    "etcd.example:2379",
+    "[::1]:2380",
+  ]);
+  assertEquals([kv.permissions.read, kv.permissions.write], [false, false]);
+});

@@ -1,5 +1,6 @@
 /** Reads the certificate files that the configuration names, because the worker that uses them may read no file. */
 import type { TlsTexts } from "../gateway/config.ts";
+import type { EtcdTlsTexts } from "../kv/config.ts";
 import type { Config } from "./config.ts";
 import { EXIT, HostError } from "./exit_code.ts";
 
@@ -9,10 +10,26 @@ export function readTlsTexts(config: Config): TlsTexts | undefined {
   const { tls } = config.gateway.grpc;
   if (tls.certFile === "") return undefined;
   return {
-    cert: readPem("certFile", tls.certFile, "CERTIFICATE"),
-    key: readPem("keyFile", tls.keyFile, "PRIVATE KEY"),
-    clientCa: tls.clientCaFile === "" ? undefined : readPem("clientCaFile", tls.clientCaFile, "CERTIFICATE"),
+    cert: readPem("gateway.grpc.tls.certFile", tls.certFile, "CERTIFICATE"),
+    key: readPem("gateway.grpc.tls.keyFile", tls.keyFile, "PRIVATE KEY"),
+    clientCa: readOptional("gateway.grpc.tls.clientCaFile", tls.clientCaFile, "CERTIFICATE"),
   };
+}
+
+/** Texts of the files of `kv.etcd.tls`; undefined when another engine is chosen.
+ *  @throws {HostError} as readTlsTexts. */
+export function readEtcdTlsTexts(config: Config): EtcdTlsTexts | undefined {
+  if (config.kv.engine !== "etcd") return undefined;
+  const { tls } = config.kv.etcd;
+  return {
+    ca: readOptional("kv.etcd.tls.caFile", tls.caFile, "CERTIFICATE"),
+    cert: readOptional("kv.etcd.tls.certFile", tls.certFile, "CERTIFICATE"),
+    key: readOptional("kv.etcd.tls.keyFile", tls.keyFile, "PRIVATE KEY"),
+  };
+}
+
+function readOptional(key: string, path: string, what: string): string | undefined {
+  return path === "" ? undefined : readPem(key, path, what);
 }
 
 function readPem(key: string, path: string, what: string): string {
@@ -21,12 +38,12 @@ function readPem(key: string, path: string, what: string): string {
     text = Deno.readTextFileSync(path);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new HostError(`cannot read ${path} (gateway.grpc.tls.${key}): ${reason}`, EXIT.config, {
+    throw new HostError(`cannot read ${path} (${key}): ${reason}`, EXIT.config, {
       cause: error,
     });
   }
   if (!new RegExp(`-----BEGIN ([A-Z]+ )?${what}-----`).test(text)) {
-    throw new HostError(`${path} (gateway.grpc.tls.${key}) holds no PEM ${what}`, EXIT.config);
+    throw new HostError(`${path} (${key}) holds no PEM ${what}`, EXIT.config);
   }
   return text;
 }
