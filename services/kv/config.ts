@@ -93,6 +93,19 @@ const etcd = z.strictObject({
   ),
 }).prefault({});
 
+const sqlite = z.strictObject({
+  index: z.enum(["memory", "disk"]).default("memory").describe(
+    "Where keys are found: `memory` is faster and takes about 150 bytes of memory a key, and a start reads all rows; " +
+      "`disk` takes none and starts at once. May be changed between starts.",
+  ),
+  cacheBytes: z.int().min(MIB).max(64 * GIB).default(64 * MIB).describe(
+    "Memory for pages of the file, in bytes, besides what the system caches.",
+  ),
+  pageBytes: z.literal([4_096, 8_192, 16_384, 32_768, 65_536]).default(4_096).describe(
+    "Page size of a new file, in bytes. Larger pages suit larger values.",
+  ),
+}).prefault({});
+
 /** Schema of `kv`: every key has a default, a range and a description. */
 export const kvConfigSchema = z.strictObject({
   engine: z.enum(["memory", "sqlite", "etcd"]).default("memory").describe(
@@ -132,6 +145,7 @@ export const kvConfigSchema = z.strictObject({
   watch,
   lease,
   auth,
+  sqlite,
   etcd,
 }).superRefine(({ engine, etcd }, context) => {
   const problem = (key: string, message: string) =>

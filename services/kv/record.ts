@@ -144,6 +144,12 @@ export function compactRecord(revision: number): Uint8Array {
   return out.view();
 }
 
+/** The revision of a compaction's record; undefined for any other record. */
+export function compactionOf(record: Uint8Array): number | undefined {
+  const input = new Reader(record);
+  return input.byte() === COMPACT ? input.varint() : undefined;
+}
+
 /** Record of the store's identity; the first one of its log. */
 export function identityRecord(identity: Identity): Uint8Array {
   const out = new Writer(32);
