@@ -3,6 +3,7 @@ import { Alarms } from "./alarms.ts";
 import { AUTH_PREFIX, AuthStore } from "./auth.ts";
 import type { KvBackend } from "./api.ts";
 import type { KvConfig } from "./config.ts";
+import { memoryEngine, type OpenEngine } from "./engine.ts";
 import { Guard } from "./guard.ts";
 import { GuardedBackend } from "./guarded_api.ts";
 import { Lessor } from "./lease.ts";
@@ -12,11 +13,9 @@ import { LocalBackend } from "./local_api.ts";
 import { Logins } from "./logins.ts";
 import { createPasswordHasher, type PasswordHasher } from "./passwords.ts";
 import { Tokens } from "./tokens.ts";
-import { type Identity, identityRecord, Replay } from "./record.ts";
 import { createHandlers } from "./rpc.ts";
 import { guardAll, type KvHandlers } from "./served.ts";
 import { type KvLogger, KvService } from "./service.ts";
-import { MvccState } from "./state.ts";
 import type { KvStore, OpenStore } from "./store.ts";
 
 export { type KvConfig, kvConfigSchema } from "./config.ts";
@@ -25,8 +24,7 @@ export type { KvService } from "./service.ts";
 export type { KvStore, OpenStore } from "./store.ts";
 
 /** What the service needs of its surroundings. */
-export interface KvDeps {
-  readonly openStore: OpenStore;
+export interface KvSurroundings {
   readonly config: KvConfig;
   /** Source of the store's identity and of the key hash's seed. */
   readonly random: { fill(target: Uint8Array): Uint8Array };
@@ -38,6 +36,11 @@ export interface KvDeps {
   /** Hashes passwords; unset: as the configuration says. */
   readonly passwords?: PasswordHasher;
 }
+
+/** The same with the engine: memory on a store of records, or another one. */
+export type KvDeps =
+  & KvSurroundings
+  & ({ readonly openStore: OpenStore } | { readonly openEngine: OpenEngine });
 
 /** The wired service. */
 export interface KvModule {
@@ -54,19 +57,19 @@ export interface KvModule {
   close(): Promise<void>;
 }
 
-/** Opens the store, replays it and wires the service.
- *  @throws what `openStore` throws, and {RecordError} when the log is not one of this service. */
+/** Opens the engine and wires the service.
+ *  @throws what opening throws, and {RecordError} when the log is not one of this service. */
 export async function createKvModule(deps: KvDeps): Promise<KvModule> {
   const words = new DataView(deps.random.fill(new Uint8Array(20)).slice().buffer);
-  const state = new MvccState(words.getUint32(0));
-  const replay = new Replay(state);
-  const store = await deps.openStore(replay);
-  replay.end();
-  const identity = replay.identity ?? await makeIdentity(store, words);
+  const openEngine = "openEngine" in deps ? deps.openEngine : memoryEngine(deps.openStore);
+  const { state, store, entries, identity } = await openEngine({
+    hash: words.getUint32(0),
+    identity: { clusterId: words.getBigUint64(4), memberId: words.getBigUint64(12) },
+  });
   const service = new KvService({
     state,
     store,
-    entries: replay.entries,
+    entries,
     identity,
     config: deps.config,
     log: deps.log,
@@ -94,7 +97,7 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
   };
 }
 
-function createLeases(service: KvService, { clock, random, log, config }: KvDeps) {
+function createLeases(service: KvService, { clock, random, log, config }: KvSurroundings) {
   const { minTtlSeconds, leasesMax, checkpointIntervalMs } = config.lease;
   const lessor = new Lessor({ clock, random, minTtlSeconds, leasesMax });
   service.ownEntries(LEASE_PREFIX, lessor);
@@ -104,15 +107,12 @@ function createLeases(service: KvService, { clock, random, log, config }: KvDeps
   return { lessor, leases: new LeaseService({ service, lessor, log, checkpointIntervalMs }) };
 }
 
-function createLogins(service: KvService, { clock, random, pause, config, passwords }: KvDeps): Logins {
+function createLogins(
+  service: KvService,
+  { clock, random, pause, config, passwords }: KvSurroundings,
+): Logins {
   const auth = new AuthStore();
   service.ownEntries(AUTH_PREFIX, auth);
   const hasher = passwords ?? createPasswordHasher({ random, pause, newHashes: config.auth.passwordHash });
   return new Logins(auth, hasher, new Tokens(auth, config.auth, random, clock));
-}
-
-async function makeIdentity(store: KvStore, words: DataView): Promise<Identity> {
-  const identity = { clusterId: words.getBigUint64(4), memberId: words.getBigUint64(12) };
-  await store.durable(store.append(identityRecord(identity), []));
-  return identity;
 }
