@@ -143,8 +143,12 @@ function isUnavailable(error: unknown): boolean {
   return error instanceof ConnectError && error.code === Code.Unavailable;
 }
 
-function metadata(exchange: Exchange): Record<string, string> {
-  return exchange.traceparent === undefined
-    ? { "x-request-id": exchange.requestId }
-    : { "x-request-id": exchange.requestId, "traceparent": exchange.traceparent };
+function metadata(
+  { requestId, traceparent, authorization, token }: Exchange,
+): Record<string, string> {
+  const entries: Record<string, string> = { "x-request-id": requestId };
+  if (traceparent !== undefined) entries.traceparent = traceparent;
+  if (authorization !== undefined) entries.authorization = authorization;
+  if (token !== undefined) entries.token = token;
+  return entries;
 }

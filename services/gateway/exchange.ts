@@ -22,6 +22,9 @@ export interface Exchange {
   readonly ifNoneMatch: string | undefined;
   readonly lastEventId: string | undefined;
   readonly traceparent: string | undefined;
+  /** What shows who the client is, for the service to judge: etcd's clients use either name. */
+  readonly authorization: string | undefined;
+  readonly token: string | undefined;
   readonly requestId: string;
   /** Monotonic milliseconds. */
   readonly startedAtMs: number;
@@ -47,6 +50,7 @@ export function readExchange(
   let host: string | undefined, origin: string | undefined, contentLength: string | undefined;
   let ifMatch: string | undefined, ifNoneMatch: string | undefined, lastEventId: string | undefined;
   let traceparent: string | undefined, requestId: string | undefined;
+  let authorization: string | undefined, token: string | undefined;
   for (const [name, value] of request.headers) {
     headerBytes += name.length + value.length;
     switch (name) {
@@ -70,6 +74,12 @@ export function readExchange(
         break;
       case "traceparent":
         traceparent = value;
+        break;
+      case "authorization":
+        authorization = value;
+        break;
+      case "token":
+        token = value;
         break;
       case "x-request-id":
         requestId = value;
@@ -101,6 +111,8 @@ export function readExchange(
     ifNoneMatch,
     lastEventId,
     traceparent: traceparent !== undefined && TRACEPARENT.test(traceparent) ? traceparent : undefined,
+    authorization,
+    token,
     requestId: requestId !== undefined && REQUEST_ID.test(requestId) ? requestId : newRequestId(),
     startedAtMs: nowMs,
     deadlineAtMs: nowMs + timeoutMs,

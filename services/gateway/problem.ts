@@ -189,6 +189,8 @@ export function errorResponse(
   };
   if (error.retryAfterS !== undefined) headers["retry-after"] = String(error.retryAfterS);
   if (error.allow !== undefined) headers["allow"] = error.allow;
+  // RFC 9110 §15.5.2: a 401 says how to authenticate.
+  if (error.code === "unauthenticated") headers["www-authenticate"] = "Bearer";
   const status = dialect === "etcd" ? ETCD_STATUS[error.code] ?? error.status : error.status;
   const body = dialect === "etcd" ? rpcStatusOf(error) : problemOf(error, requestId);
   return new Response(JSON.stringify(body), { status, headers });

@@ -338,11 +338,25 @@ Deno.test("what services say is mapped by the table, without their insides", asy
     gateway.kv.failure = new ConnectError("because SECRET", code);
     const response = await fetch(`${gateway.url}/api/v1/kv/k`, { method: "PUT", body: "v" });
     assertEquals([response.status, response.headers.get("retry-after")], [status, retryAfter], name);
+    assertEquals(response.headers.get("www-authenticate"), status === 401 ? "Bearer" : null, name);
     const body = await problem(response);
     assertEquals(body.code, name);
     assertEquals(body.detail === "because SECRET", code !== Code.Internal && code !== Code.Unknown, name);
   }
   assert(gateway.logged.some(({ level, message }) => level === "error" && message === "request failed"));
+});
+
+Deno.test("what shows who the client is goes to the service, and nothing else of the headers", async () => {
+  await using gateway = startTestGateway();
+  const url = `${gateway.url}/api/v1/kv/k`;
+  const headers = { authorization: "Bearer abc.1", token: "abc.2", cookie: "c=1", "x-client-cn": "root" };
+  await (await fetch(url, { headers })).body?.cancel();
+  const seen = gateway.kv.seen.get("Get")!;
+  assertEquals([seen.get("authorization"), seen.get("token")], ["Bearer abc.1", "abc.2"]);
+  assertEquals([seen.get("cookie"), seen.get("x-client-cn")], [null, null]);
+  await (await fetch(url)).body?.cancel();
+  const anonymous = gateway.kv.seen.get("Get")!;
+  assertEquals([anonymous.get("authorization"), anonymous.get("token")], [null, null]);
 });
 
 Deno.test("the request id goes to the service, the answer and the log", async () => {
