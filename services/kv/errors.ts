@@ -147,6 +147,7 @@ export const KV_ERRORS = {
     text: "etcdserver: invalid auth management",
     retry: false,
   },
+  noCredentials: { code: "unauthenticated", text: "kv: authentication is required", retry: false },
   // etcd has no code for this one.
   noPasswordUser: {
     code: "unknown",

@@ -272,6 +272,11 @@ type Rule = (permit: Permit, request: never) => void;
 
 const user: Rule = (permit) => permit.user();
 const root: Rule = (permit) => permit.root();
+/** As `user`, with the outcome that is a 401 over HTTP. */
+const client: Rule = (permit) => {
+  if (permit.caller === NOBODY) throw new KvError("noCredentials");
+  permit.user();
+};
 
 /** Every RPC that the worker can serve. "anyone": needs no rights. "handler": its handler asks for each request or
  *  command what the rest asks here, because the answer is not an error of the call. */
@@ -372,19 +377,19 @@ const RULES: Readonly<Record<string, Rule | "anyone" | "handler">> = {
     permit.keys("write", leader.key, "single");
   },
 
-  // Every method works through KvApi: see guarded_api.ts.
-  "aetherflow.kv.v1.KeyValueService/Get": "handler",
-  "aetherflow.kv.v1.KeyValueService/Put": "handler",
-  "aetherflow.kv.v1.KeyValueService/Delete": "handler",
-  "aetherflow.kv.v1.KeyValueService/List": "handler",
-  "aetherflow.kv.v1.KeyValueService/History": "handler",
-  "aetherflow.kv.v1.KeyValueService/BatchGet": "handler",
-  "aetherflow.kv.v1.KeyValueService/BatchPut": "handler",
-  "aetherflow.kv.v1.KeyValueService/Txn": "handler",
-  "aetherflow.kv.v1.KeyValueService/PutText": "handler",
-  "aetherflow.kv.v1.KeyValueService/GetText": "handler",
-  "aetherflow.kv.v1.KeyValueService/DeleteText": "handler",
-  "aetherflow.kv.v1.KeyValueService/Watch": "handler",
+  // What keys it takes is asked where these work through KvApi: guarded_api.ts.
+  "aetherflow.kv.v1.KeyValueService/Get": client,
+  "aetherflow.kv.v1.KeyValueService/Put": client,
+  "aetherflow.kv.v1.KeyValueService/Delete": client,
+  "aetherflow.kv.v1.KeyValueService/List": client,
+  "aetherflow.kv.v1.KeyValueService/History": client,
+  "aetherflow.kv.v1.KeyValueService/BatchGet": client,
+  "aetherflow.kv.v1.KeyValueService/BatchPut": client,
+  "aetherflow.kv.v1.KeyValueService/Txn": client,
+  "aetherflow.kv.v1.KeyValueService/PutText": client,
+  "aetherflow.kv.v1.KeyValueService/GetText": client,
+  "aetherflow.kv.v1.KeyValueService/DeleteText": client,
+  "aetherflow.kv.v1.KeyValueService/Watch": client,
   "aetherflow.kv.v1.RedisService/Serve": "handler",
 };
 
