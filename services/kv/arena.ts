@@ -26,6 +26,8 @@ interface Slab {
   /** Class of its cells; -1 for a slab with one large value. */
   readonly sizeClass: number;
   used: number;
+  /** No new value goes there: the slab goes when its values have. */
+  isClosed: boolean;
 }
 
 /** Stores byte strings by address. Not aware of what they mean; the caller keeps length and address. */
@@ -63,8 +65,39 @@ export class Arena {
     const index = address >>> 16;
     const slab = this.#slabs[index]!;
     slab.used--;
-    if (slab.sizeClass >= 0) this.#free[slab.sizeClass]!.push(address);
+    if (slab.sizeClass >= 0 && !slab.isClosed) this.#free[slab.sizeClass]!.push(address);
     if (slab.used === 0) this.#dropSlab(index, slab);
+  }
+
+  /** Closes the emptiest slabs: as many of each class as its values would leave over if they lay close. Those whose values
+   *  `relocate` moves out, or that have none, go back to the system. */
+  closeSparse(): void {
+    CLASS_UNITS.forEach((units, sizeClass) => {
+      const cells = Math.floor(65_536 / units);
+      const slabs = this.#slabs
+        .map((slab, index) => ({ slab, index }))
+        .filter((entry): entry is { slab: Slab; index: number } =>
+          entry.slab !== undefined && entry.slab.sizeClass === sizeClass && !entry.slab.isClosed
+        )
+        .sort((a, b) => a.slab.used - b.slab.used);
+      const used = slabs.reduce((sum, { slab }) => sum + slab.used, 0);
+      for (const { slab, index } of slabs.slice(0, slabs.length - Math.ceil(used / cells))) {
+        this.#free[sizeClass]!.removeSlab(index);
+        slab.isClosed = true;
+        if (slab.used === 0) this.#dropSlab(index, slab);
+      }
+    });
+  }
+
+  /** Moves a value out of a slab that is closed; returns its address, the same one if it may stay. */
+  relocate(address: number, length: number): number {
+    if (address === EMPTY_ADDRESS) return address;
+    const slab = this.#slabs[address >>> 16]!;
+    if (!slab.isClosed) return address;
+    const at = offsetOf(address);
+    const moved = this.store(slab.bytes.subarray(at, at + length));
+    this.free(address, length);
+    return moved;
   }
 
   /** The slab that holds `address`; the bytes are at `offsetOf(address)`. For readers that must not allocate. */
@@ -91,12 +124,13 @@ export class Arena {
       bytes: bytes.slice(),
       sizeClass: -1,
       used: 1,
+      isClosed: false,
     });
     return index * 65_536;
   }
 
   #cutSlab(sizeClass: number): number {
-    const index = this.#newSlab({ bytes: new Uint8Array(SLAB_BYTES), sizeClass, used: 0 });
+    const index = this.#newSlab({ bytes: new Uint8Array(SLAB_BYTES), sizeClass, used: 0, isClosed: false });
     const units = CLASS_UNITS[sizeClass]!;
     const stack = this.#free[sizeClass]!;
     // Pushed from the end, so that cells are handed out in address order.
@@ -115,7 +149,7 @@ export class Arena {
   }
 
   #dropSlab(index: number, slab: Slab): void {
-    if (slab.sizeClass >= 0) {
+    if (slab.sizeClass >= 0 && !slab.isClosed) {
       const stack = this.#free[slab.sizeClass]!;
       const cells = Math.floor(65_536 / CLASS_UNITS[slab.sizeClass]!);
       // The last slab's worth of free cells stays, or one value put and deleted would make and drop a slab each time.

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { createPrng } from "../../storage/testing/fault_fs.ts";
 import { Arena, storedBytes } from "./arena.ts";
 
 const aLength = fc.oneof(
@@ -48,4 +49,37 @@ Deno.test("storedBytes() wastes at most a fifth above 256 bytes and 15 bytes bel
     const waste = storedBytes(length) - length;
     assert(waste >= 0 && waste <= Math.max(15, storedBytes(length) / 5), `${length}: ${waste}`);
   }
+});
+
+Deno.test("Arena.closeSparse() lets values move together, and their slabs go", () => {
+  const random = createPrng(3);
+  const arena = new Arena();
+  const values = new Map<number, { address: number; bytes: Uint8Array }>();
+  for (let i = 0; i < 200_000; i++) {
+    const bytes = new Uint8Array(i % 5_000 === 0 ? 200_000 : 1 + random() * 300).fill(i);
+    values.set(i, { address: arena.store(bytes), bytes });
+  }
+  for (const [i, { address, bytes }] of values) {
+    if (random() < 0.1) continue;
+    arena.free(address, bytes.length);
+    values.delete(i);
+  }
+  const { usedBytes, reservedBytes } = arena;
+  arena.closeSparse();
+  for (const [i, value] of values) {
+    value.address = arena.relocate(value.address, value.bytes.length);
+    // Values come and go meanwhile.
+    if (i % 7 === 0) {
+      arena.free(value.address, value.bytes.length);
+      value.address = arena.store(value.bytes);
+    }
+  }
+  for (const { address, bytes } of values.values()) assertEquals(arena.copy(address, bytes.length), bytes);
+  assertEquals(arena.usedBytes, usedBytes);
+  assert(arena.reservedBytes < reservedBytes * 0.7, `${arena.reservedBytes} of ${reservedBytes}`);
+  arena.closeSparse();
+  for (const { address, bytes } of values.values()) {
+    arena.free(arena.relocate(address, bytes.length), bytes.length);
+  }
+  assertEquals(arena.usedBytes, 0);
 });

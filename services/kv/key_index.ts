@@ -129,6 +129,11 @@ export class KeyIndex {
     this.#live += change;
   }
 
+  /** Moves the key's bytes out of memory that is to be given back. */
+  relocate(id: number): void {
+    this.#address[id] = this.#arena.relocate(this.#address[id]!, this.#length[id]!);
+  }
+
   /** A copy of the key's bytes. */
   keyOf(id: number): Uint8Array {
     return this.#arena.copy(this.#address[id]!, this.#length[id]!);

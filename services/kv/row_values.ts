@@ -17,6 +17,8 @@ export interface RowValues {
   freeTombstone(address: number): void;
   /** A copy of a value. */
   copy(address: number, length: number): Uint8Array;
+  /** Moves a value out of memory that is to be given back, and returns its address; left out where values are on disk. */
+  relocate?(address: number, length: number): number;
   /** Byte order of two values; left out where reading one costs so much that sorting should read each once. */
   compare?(a: number, aLength: number, b: number, bLength: number): number;
 }
@@ -50,6 +52,10 @@ export class ArenaValues implements RowValues {
 
   copy(address: number, length: number): Uint8Array {
     return this.#arena.copy(address, length);
+  }
+
+  relocate(address: number, length: number): number {
+    return this.#arena.relocate(address, length);
   }
 
   compare(a: number, aLength: number, b: number, bLength: number): number {

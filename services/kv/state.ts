@@ -31,6 +31,8 @@ const TOMBSTONE = 0xffff_ffff;
 const ROW_BYTES = 52;
 /** Columns grow by this factor. */
 const GROWTH = 1.5;
+/** Keys that one slice of reclaiming looks at: about a millisecond. */
+const RECLAIM_SLICE_KEYS = 2_048;
 const NO_BYTES = new Uint8Array(0);
 
 /** The store. Not more than one write at a time: `put`, `delete` …, then `commit` or `rollback`. */
@@ -81,6 +83,12 @@ export class MvccState implements Mvcc {
   /** Bytes of keys, values and bookkeeping: what the quota counts. */
   get bytes(): number {
     return this.#arena.usedBytes + this.#values.usedBytes + this.#rowsUsed * ROW_BYTES +
+      this.#keys.size * KEY_OVERHEAD_BYTES;
+  }
+
+  /** Bytes of memory that are set aside for what `bytes` counts, and not given back while it shrinks. */
+  get reservedBytes(): number {
+    return this.#arena.reservedBytes + this.#values.usedBytes + this.#mod.length * ROW_BYTES +
       this.#keys.size * KEY_OVERHEAD_BYTES;
   }
 
@@ -413,6 +421,34 @@ export class MvccState implements Mvcc {
       else high = middle;
     }
     return low;
+  }
+
+  /** Gives memory that lies free between values back to the system, a slice of keys at a time: writes may come between
+   *  the slices. Columns keep their length, as rows keep their numbers. */
+  *reclaim(): Generator<void, void, void> {
+    this.#arena.closeSparse();
+    let after: Uint8Array | undefined;
+    for (let isDone = false; !isDone;) {
+      isDone = true;
+      let keys = 0;
+      this.#keys.walk(
+        after === undefined ? 0 : this.#keys.lowerBound(after),
+        this.#keys.endPosition,
+        (id) => {
+          this.#keys.relocate(id);
+          for (let row = this.#keys.head[id]!; row >= 0; row = this.#prev[row]!) this.#relocateValue(row);
+          isDone = ++keys < RECLAIM_SLICE_KEYS;
+          if (!isDone) after = this.#keys.keyOf(id);
+          return isDone;
+        },
+      );
+      yield;
+    }
+  }
+
+  #relocateValue(row: number): void {
+    if (this.#length[row] === TOMBSTONE || this.#values.relocate === undefined) return;
+    this.#address[row] = this.#values.relocate(this.#address[row]!, this.#length[row]!);
   }
 
   // ---- snapshot and load ----
