@@ -1,9 +1,12 @@
-/** The kv worker: the store on the log in its data folder, served to its peers. */
-import { runWorker } from "../runtime/run_worker.ts";
-import type { KvConfig } from "./config.ts";
+/** The kv worker: the store on the engine that the configuration chooses, served to its peers. */
+import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
+import { randomFraction } from "../runtime/random.ts";
+import { runWorker, type WorkerContext, type WorkerModule } from "../runtime/run_worker.ts";
+import type { KvConfig, KvWorkerConfig } from "./config.ts";
 import { startLeaseTimer } from "./lease_timer.ts";
 import { registerKvMetrics, registerLeaseMetrics } from "./metrics.ts";
 import { createKvModule } from "./mod.ts";
+import { createEntryHandlers } from "./rpc_entries.ts";
 import { serveAll } from "./served.ts";
 import { openLogStore } from "./stores/log.ts";
 
@@ -11,6 +14,7 @@ runWorker({
   name: "kv",
   async start(context) {
     const config = context.config as KvConfig;
+    if (config.engine === "etcd") return await startOnEtcd(context);
     const directory = context.dataDirectory;
     if (directory === undefined) throw new Error("the kv worker was given no data folder");
     const { durability, intervalMs, segmentBytes } = config;
@@ -56,3 +60,33 @@ runWorker({
     };
   },
 });
+
+/** Serves an existing etcd cluster. Only here is its client loaded: other engines need none of it. */
+async function startOnEtcd(context: WorkerContext): Promise<WorkerModule> {
+  const config = context.config as KvWorkerConfig;
+  const { openEtcdEngine } = await import("./stores/etcd/mod.ts");
+  const engine = openEtcdEngine({
+    config,
+    ...(config.etcdTlsTexts === undefined ? {} : { tlsTexts: config.etcdTlsTexts }),
+    clock: context.clock,
+    fraction: () => randomFraction(context.random),
+    log: context.log,
+  });
+  for (const [service, handlers] of engine.services) context.rpc.service(service, handlers);
+  context.rpc.service(
+    KeyValueService,
+    createEntryHandlers({
+      backend: engine.backend,
+      pause: () => new Promise((resolve) => setTimeout(resolve, 0)),
+      maxKeyBytes: config.maxKeyBytes,
+      maxValueBytes: config.maxValueBytes,
+    }),
+  );
+  return {
+    health: () => engine.health(),
+    drain() {
+      engine.close();
+      return Promise.resolve();
+    },
+  };
+}
