@@ -163,7 +163,8 @@ export class LeaseService {
   /** Ends the leases that have run out, a slice a turn; resolves when none is left or the log refuses, which is tried
    *  again later. */
   expire(): Promise<void> {
-    return this.#expiring ??= this.#expireAll().finally(() => this.#expiring = undefined);
+    if (this.#expiring === undefined && this.#canExpire) this.#expiring = this.#expireAll();
+    return this.#expiring ?? Promise.resolve();
   }
 
   /** Ends a lease if it has run out, before the next write of this turn. What the log refuses is tried again later. */
@@ -189,15 +190,21 @@ export class LeaseService {
     this.lessor.visitExpired(this.#service.now(), (id) => visit(id, this.lessor.keysOf(id)));
   }
 
+  get #canExpire(): boolean {
+    return !this.#isClosed && this.#service.failure === undefined && this.hasExpired;
+  }
+
   async #expireAll(): Promise<void> {
-    const service = this.#service;
     try {
-      while (!this.#isClosed && service.failure === undefined && this.hasExpired) {
+      while (this.#canExpire) {
         await this.#expireSlice();
-        if (this.hasExpired) await service.pause();
+        if (this.hasExpired) await this.#service.pause();
       }
     } catch (error) {
       this.#postpone(error);
+    } finally {
+      // In the turn of the last look: what runs out later begins anew.
+      this.#expiring = undefined;
     }
   }
 
