@@ -4,7 +4,7 @@ import { KvError } from "./errors.ts";
 import { Replay, snapshotRecords } from "./record.ts";
 import { MvccState } from "./state.ts";
 import { Model } from "./testing/model.ts";
-import { assertSame, aStep, runSteps } from "./testing/mvcc_steps.ts";
+import { ALL, assertSame, aStep, runSteps } from "./testing/mvcc_steps.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 

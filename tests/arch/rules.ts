@@ -176,6 +176,22 @@ export const PARTS: readonly Part[] = [
     why: "an engine knows no service and no transport",
   },
   {
+    name: "suites of services",
+    files: ["services/*/testing/**"],
+    imports: [
+      "{service}/!(worker.ts)",
+      "services/runtime/**",
+      "storage/**",
+      "proto/gen/**",
+      "tests/support/**",
+    ],
+    packages: "any",
+    own: true,
+    platform: true,
+    pure: false,
+    why: "what the tests of one service share knows no other service",
+  },
+  {
     name: "runtime",
     files: ["services/runtime/**"],
     imports: ["transport/**", "proto/gen/**"],
