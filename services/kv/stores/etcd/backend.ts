@@ -341,14 +341,17 @@ class EtcdApi implements KvApi {
     write: (leaseOf: (op: PutOp) => bigint) => Promise<{ readonly isTaken: boolean; readonly value: T }>,
   ): Promise<T> {
     const leases = new Map<PutOp, bigint>();
-    let isTaken = false;
+    let mayBeTaken = false;
     try {
       for (const op of ops) await this.#grantFor(op, leases);
-      const written = await write((op) => leases.get(op) ?? op.lease);
-      isTaken = written.isTaken;
-      return written.value;
+      const { isTaken, value } = await write((op) => leases.get(op) ?? op.lease);
+      mayBeTaken = isTaken;
+      return value;
+    } catch (error) {
+      mayBeTaken = error instanceof KvError && isOutcomeUnknown(error);
+      throw error;
     } finally {
-      if (!isTaken) { for (const lease of leases.values()) this.#giveUp(lease); }
+      if (!mayBeTaken) { for (const lease of leases.values()) this.#giveUp(lease); }
     }
   }
 

@@ -168,7 +168,7 @@ export class EtcdCluster {
 }
 
 /** `/package.Service/Method`. */
-export function pathOf(method: DescMethod): string {
+function pathOf(method: DescMethod): string {
   return `/${method.parent.typeName}/${method.name}`;
 }
 

@@ -50,7 +50,7 @@ const SORT_TARGETS: Readonly<Record<SortTarget, RangeRequest_SortTarget>> = {
   value: RangeRequest_SortTarget.VALUE,
 };
 
-/** @throws {KvError} `emptyKey`. */
+/** etcd's request of a range. */
 export function rangeRequest(query: RangeQuery): MessageInitShape<typeof RangeRequestSchema> {
   return {
     ...rangeFields(query.key, query.range),
@@ -71,15 +71,17 @@ export function rangeRequest(query: RangeQuery): MessageInitShape<typeof RangeRe
   };
 }
 
-export function putRequest(op: PutOp, leaseOf: LeaseOf): MessageInitShape<typeof PutRequestSchema> {
+function putRequest(op: PutOp, leaseOf: LeaseOf): MessageInitShape<typeof PutRequestSchema> {
   const { key, value, prevKv, ignoreValue, ignoreLease } = op;
   return { key, value, prevKv, ignoreValue, ignoreLease, lease: leaseOf(op) };
 }
 
+/** etcd's request of a deletion. */
 export function deleteRequest(op: DeleteOp): MessageInitShape<typeof DeleteRangeRequestSchema> {
   return { ...rangeFields(op.key, op.range), prevKv: op.prevKv };
 }
 
+/** etcd's request of a transaction. */
 export function txnRequest(txn: Txn, leaseOf: LeaseOf): MessageInitShape<typeof TxnRequestSchema> {
   return {
     compare: txn.compares.map(compareMessage),
@@ -88,6 +90,7 @@ export function txnRequest(txn: Txn, leaseOf: LeaseOf): MessageInitShape<typeof 
   };
 }
 
+/** An operation of a transaction; an empty one for undefined, which etcd refuses. */
 export function opMessage(
   op: Op | undefined,
   leaseOf: LeaseOf,
@@ -164,10 +167,12 @@ function targetUnion(
 
 // ---- answers ----
 
+/** The revision a header names; 0 without one. */
 export function revisionOf(header: ResponseHeader | undefined): number {
   return Number(header?.revision ?? 0n);
 }
 
+/** A record of etcd's as the domain has it. */
 export function keyValueOf(kv: KeyValueMessage): KeyValue {
   return {
     key: kv.key,
@@ -179,6 +184,7 @@ export function keyValueOf(kv: KeyValueMessage): KeyValue {
   };
 }
 
+/** What a range came to. */
 export function rangeResultOf(answer: RangeResponse): RangeResult {
   return {
     revision: revisionOf(answer.header),
@@ -188,6 +194,7 @@ export function rangeResultOf(answer: RangeResponse): RangeResult {
   };
 }
 
+/** What a deletion came to. */
 export function deleteResultOf(answer: DeleteRangeResponse): {
   revision: number;
   deleted: number;
@@ -222,6 +229,7 @@ export function opResultOf({ response }: ResponseOp, revision: number): OpResult
 
 // ---- watches ----
 
+/** etcd's request of a watcher. It chooses the size of fragments itself. */
 export function watchCreateRequest(request: WatchCreate): WatchRequest {
   const filters: WatchCreateRequest_FilterType[] = [];
   if (request.noPut) filters.push(WatchCreateRequest_FilterType.NOPUT);
@@ -242,6 +250,7 @@ export function watchCreateRequest(request: WatchCreate): WatchRequest {
   });
 }
 
+/** An answer to a watcher as the domain has it. */
 export function watchAnswerOf(answer: WatchResponse): WatchAnswer {
   const events = answer.events.map((event): WatchEvent => ({
     kind: event.type === Event_EventType.PUT ? "put" : "delete",
