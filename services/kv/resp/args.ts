@@ -12,7 +12,7 @@ export class Refusal extends Error {
   }
 
   get failure(): Failure {
-    return new Failure(this.message);
+    return new Failure(this.message.replace(/[\r\n]+$/, "").replace(/[\r\n]/g, " "));
   }
 }
 
@@ -52,21 +52,25 @@ export function needInteger(bytes: Uint8Array, text = NOT_AN_INTEGER): bigint {
   return value;
 }
 
-/** An exact decimal number: `digits` / 10^`scale`. */
-export interface Decimal {
-  readonly digits: bigint;
-  readonly scale: number;
+/** A floating-point number of 64 bits of precision, in which Redis calculates: `mantissa` × 2^`exponent`. */
+export interface Extended {
+  readonly mantissa: bigint;
+  readonly exponent: number;
 }
 
-/** Largest exponent of ten: that of the extended precision in which Redis calculates. */
-const EXPONENT_MAX = 4_932;
+const PRECISION = 64;
+/** Largest decimal exponent that is looked at; what is beyond is out of Redis's range anyway. */
+const EXPONENT_MAX = 6_000;
+/** Numbers from 2^16384 on are infinite. */
+const BINARY_EXPONENT_MAX = 16_384;
+const BINARY_EXPONENT_MIN = -16_445;
 /** Longest text of a number. Redis's figure. */
 const NUMBER_CHARS_MAX = 255;
-/** Digits after the point that Redis prints at most. */
-const FRACTION_DIGITS_MAX = 17;
+/** Digits after the point that Redis prints. */
+const FRACTION_DIGITS = 17;
 
-/** A floating-point number as Redis reads it, exactly; "infinite" or undefined if it is none. */
-export function decimalOf(bytes: Uint8Array): Decimal | "infinite" | undefined {
+/** A floating-point number as Redis reads it; "infinite", or undefined if it is none or out of range. */
+export function extendedOf(bytes: Uint8Array): Extended | "infinite" | undefined {
   if (bytes.length === 0 || bytes.length > NUMBER_CHARS_MAX) return undefined;
   const text = latin1(bytes);
   if (/^[+-]?inf(?:inity)?$/i.test(text)) return "infinite";
@@ -74,34 +78,57 @@ export function decimalOf(bytes: Uint8Array): Decimal | "infinite" | undefined {
   if (parts === null) return undefined;
   const [, sign, whole = "", fraction = "", exponentText = "0"] = parts;
   if (whole.length + fraction.length === 0) return undefined;
-  const exponent = Number(exponentText);
   const magnitude = BigInt(whole + fraction);
-  const digits = sign === "-" ? -magnitude : magnitude;
-  if (digits === 0n) return { digits, scale: 0 };
-  if (exponent > EXPONENT_MAX) return "infinite";
-  if (exponent < -EXPONENT_MAX) return undefined;
-  const scale = fraction.length - exponent;
-  return scale < 0 ? { digits: digits * 10n ** BigInt(-scale), scale: 0 } : { digits, scale };
+  if (magnitude === 0n) return { mantissa: 0n, exponent: 0 };
+  const exponent = Number(exponentText) - fraction.length;
+  if (Math.abs(exponent) > EXPONENT_MAX) return undefined;
+  const power = 10n ** BigInt(Math.abs(exponent));
+  const value = exponent < 0 ? rounded(magnitude, power, 0) : rounded(magnitude * power, 1n, 0);
+  const top = bitLength(value.mantissa) + value.exponent;
+  if (top > BINARY_EXPONENT_MAX || top < BINARY_EXPONENT_MIN) return undefined;
+  return sign === "-" ? { mantissa: -value.mantissa, exponent: value.exponent } : value;
 }
 
-export function addDecimals(a: Decimal, b: Decimal): Decimal {
-  const scale = Math.max(a.scale, b.scale);
-  const digits = a.digits * 10n ** BigInt(scale - a.scale) + b.digits * 10n ** BigInt(scale - b.scale);
-  return { digits, scale };
+/** The sum; "infinite" beyond the range. */
+export function addExtended(a: Extended, b: Extended): Extended | "infinite" {
+  const exponent = Math.min(a.exponent, b.exponent);
+  const sum = (a.mantissa << BigInt(a.exponent - exponent)) + (b.mantissa << BigInt(b.exponent - exponent));
+  const value = rounded(sum < 0n ? -sum : sum, 1n, exponent);
+  if (bitLength(value.mantissa) + value.exponent > BINARY_EXPONENT_MAX) return "infinite";
+  return sum < 0n ? { mantissa: -value.mantissa, exponent: value.exponent } : value;
 }
 
-/** The number as Redis prints it: at most 17 digits after the point, without zeros at the end. */
-export function decimalText({ digits, scale }: Decimal): string {
-  let value = digits < 0n ? -digits : digits;
-  let places = scale;
-  if (places > FRACTION_DIGITS_MAX) {
-    const unit = 10n ** BigInt(places - FRACTION_DIGITS_MAX);
-    value = (value + unit / 2n) / unit;
-    places = FRACTION_DIGITS_MAX;
-  }
-  const text = value.toString().padStart(places + 1, "0");
-  const whole = text.slice(0, text.length - places);
-  const fraction = text.slice(text.length - places).replace(/0+$/, "");
-  const sign = digits < 0n && value !== 0n ? "-" : "";
+/** The number as Redis prints it: 17 digits after the point, without zeros at the end. */
+export function extendedText({ mantissa, exponent }: Extended): string {
+  const scaled = (mantissa < 0n ? -mantissa : mantissa) * 10n ** BigInt(FRACTION_DIGITS);
+  const value = exponent >= 0 ? scaled << BigInt(exponent) : divided(scaled, 1n << BigInt(-exponent));
+  const text = value.toString().padStart(FRACTION_DIGITS + 1, "0");
+  const fraction = text.slice(-FRACTION_DIGITS).replace(/0+$/, "");
+  const whole = text.slice(0, -FRACTION_DIGITS);
+  const sign = mantissa < 0n && value !== 0n ? "-" : "";
   return sign + (fraction === "" ? whole : `${whole}.${fraction}`);
+}
+
+/** numerator / denominator × 2^exponent, rounded to the precision. */
+function rounded(numerator: bigint, denominator: bigint, exponent: number): Extended {
+  if (numerator === 0n) return { mantissa: 0n, exponent: 0 };
+  let shift = PRECISION - (bitLength(numerator) - bitLength(denominator));
+  const scaled = () => shift >= 0 ? numerator << BigInt(shift) : numerator;
+  const divisor = () => shift >= 0 ? denominator : denominator << BigInt(-shift);
+  // The quotient has 64 or 65 bits; with 65 one is given up before it is rounded.
+  if (bitLength(scaled() / divisor()) > PRECISION) shift--;
+  return { mantissa: divided(scaled(), divisor()), exponent: exponent - shift };
+}
+
+/** The quotient, rounded to the nearest, to the even one of two. */
+function divided(numerator: bigint, denominator: bigint): bigint {
+  const quotient = numerator / denominator;
+  const twice = (numerator % denominator) * 2n;
+  const isUp = twice > denominator || (twice === denominator && quotient % 2n === 1n);
+  return isUp ? quotient + 1n : quotient;
+}
+
+function bitLength(value: bigint): number {
+  const text = value.toString(16);
+  return value === 0n ? 0 : (text.length - 1) * 4 + 32 - Math.clz32(parseInt(text[0]!, 16));
 }

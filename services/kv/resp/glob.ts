@@ -8,8 +8,10 @@ const CARET = 94;
 const BACKSLASH = 92;
 const DASH = 45;
 
-/** Whether `text` matches `pattern`. Takes at most their lengths' product of steps, whatever the pattern. */
+/** Whether `text` matches `pattern`. Takes at most their lengths' product of steps, whatever the pattern. As in Redis, an
+ *  empty text matches no pattern but the empty one: who means everything looks at `matchesAll` first. */
 export function matchesGlob(pattern: Uint8Array, text: Uint8Array): boolean {
+  if (text.length === 0) return pattern.length === 0;
   let p = 0;
   let t = 0;
   let starAt = -1;

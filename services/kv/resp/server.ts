@@ -2,6 +2,7 @@
 import type { ServeRequest, ServeResponse } from "$proto/aetherflow/kv/v1/redis_pb.ts";
 import type { KvBackend } from "../api.ts";
 import { prefixRange } from "../key.ts";
+import { AbsentWatches } from "./absent_watches.ts";
 import { CommandTable } from "./commands/table.ts";
 import { KeyspaceEvents } from "./events.ts";
 import { Link } from "./link.ts";
@@ -72,6 +73,7 @@ export class RedisServer {
   readonly isAuthEnabled: () => boolean;
   readonly figures: () => StoreFigures;
   readonly commands = new CommandTable();
+  readonly absentWatches = new AbsentWatches();
   readonly pubsub: PubSub;
   readonly events: KeyspaceEvents;
   readonly cursors: CursorTable;

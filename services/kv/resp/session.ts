@@ -9,6 +9,7 @@
 import type { Caller, KvApi } from "../api.ts";
 import type { KeyValue, RangeResult } from "../mvcc.ts";
 import { Queue } from "../queue.ts";
+import type { PutOp } from "../txn.ts";
 import { copyBytes, latin1, Refusal } from "./args.ts";
 import {
   type AnyCommand,
@@ -77,6 +78,8 @@ export class Session implements LinkedConnection {
   /** CLIENT REPLY. */
   replies: "on" | "off" | "skip" = "on";
   isNoEvict = false;
+  /** A key that was absent when it was watched has been written since. */
+  isTouched = false;
   lastCommand = "NULL";
   lastActiveMs: number;
   readonly createdMs: number;
@@ -237,7 +240,8 @@ export class Session implements LinkedConnection {
   closed(): void {
     this.isClosed = true;
     this.#isEnding = true;
-    this.#multi = this.#watched = this.#held = undefined;
+    this.unwatch();
+    this.#multi = this.#held = undefined;
     this.#onIdle?.();
   }
 
@@ -301,7 +305,9 @@ export class Session implements LinkedConnection {
     const remember = (found: readonly (KeyValue | undefined)[]) => {
       this.#watched ??= [];
       for (let i = 0; i < storeKeys.length; i++) {
-        this.#watched.push({ storeKey: storeKeys[i]!, modRevision: found[i]?.modRevision ?? 0 });
+        const storeKey = storeKeys[i]!;
+        this.#watched.push({ storeKey, modRevision: found[i]?.modRevision ?? 0 });
+        if (found[i] === undefined) this.server.absentWatches.add(storeKey, this);
       }
       return OK;
     };
@@ -311,7 +317,11 @@ export class Session implements LinkedConnection {
   }
 
   unwatch(): Reply {
+    for (const { storeKey, modRevision } of this.#watched ?? []) {
+      if (modRevision === 0) this.server.absentWatches.remove(storeKey, this);
+    }
     this.#watched = undefined;
+    this.isTouched = false;
     return OK;
   }
 
@@ -321,9 +331,11 @@ export class Session implements LinkedConnection {
     if (queue === undefined) return new Failure("ERR EXEC without MULTI");
     const watched = this.#watched ?? [];
     const isBroken = this.#isMultiBroken;
+    const { isTouched } = this;
     this.#discard();
     this.unwatch();
     if (isBroken) return new Failure("EXECABORT Transaction discarded because of previous errors.");
+    if (isTouched) return NIL_ARRAY;
     const keys = queue.flatMap(({ command, parts }) => command.kind === "data" ? keysOf(command, parts) : []);
     const dataKeys = keys.map((key) => this.server.storeKey(key));
     if (dataKeys.length + watched.length === 0) return this.#fill(queue, []);
@@ -342,11 +354,21 @@ export class Session implements LinkedConnection {
 
   /** Runs the queued commands that are about the connection. */
   #fill(queue: readonly Queued[], replies: readonly Reply[]): Reply | Promise<Reply> {
-    const all: (Reply | Promise<Reply | undefined>)[] = queue.map(({ command, name, parts }, i) =>
-      command.kind === "data" ? replies[i]! : command.run(this, parts, name) ?? null
+    const all = queue.map(({ command, name, parts }, i) =>
+      command.kind === "data" ? replies[i]! : this.#runQueued(command, name, parts)
     );
     if (!all.some((each) => each instanceof Promise)) return all as Reply[];
-    return Promise.all(all).then((settled) => settled.map((each) => each ?? null));
+    return Promise.all(all);
+  }
+
+  #runQueued(command: SessionCommand, name: string, parts: Command): Reply | Promise<Reply> {
+    try {
+      const reply = command.run(this, parts, name) ?? null;
+      if (!(reply instanceof Promise)) return reply;
+      return reply.then((value) => value ?? null, (error) => this.#failure(error));
+    } catch (error) {
+      return this.#failure(error);
+    }
   }
 
   #discard(): void {
@@ -371,7 +393,9 @@ export class Session implements LinkedConnection {
       name = sub.name;
     }
     this.lastCommand = name;
-    if (!fitsArity(command, parts)) return this.#refuse(arityText(name));
+    if (!fitsArity(command, parts)) {
+      return name === "exec" ? this.#abortExec(arityText(name)) : this.#refuse(arityText(name));
+    }
     if (!this.isAuthenticated && !command.flags.includes("no_auth")) {
       return this.#refuse("NOAUTH Authentication required.");
     }
@@ -390,6 +414,13 @@ export class Session implements LinkedConnection {
   #refuse(text: string): void {
     if (this.#multi !== undefined) this.#isMultiBroken = true;
     this.respond(new Failure(oneLine(text)));
+  }
+
+  /** An EXEC that cannot be run ends the transaction. */
+  #abortExec(text: string): void {
+    this.#discard();
+    this.unwatch();
+    this.respond(new Failure(`EXECABORT Transaction discarded because of: ${text.slice("ERR ".length)}`));
   }
 
   #enqueue(command: DataCommand | SessionCommand, name: string, parts: Command): void {
@@ -444,17 +475,20 @@ export class Session implements LinkedConnection {
   /** SET without options: nothing has to be read. */
   #put(key: Uint8Array, value: Uint8Array, bytes: number): void {
     const { server } = this;
+    const op: PutOp = {
+      kind: "put",
+      key: server.storeKey(key),
+      value,
+      lease: 0n,
+      prevKv: false,
+      ignoreValue: false,
+      ignoreLease: false,
+    };
+    if (server.events.isWatched) server.events.expect([op]);
+    if (!server.absentWatches.isEmpty) server.absentWatches.touch([op]);
     let written: Promise<unknown>;
     try {
-      written = this.api.put({
-        kind: "put",
-        key: server.storeKey(key),
-        value,
-        lease: 0n,
-        prevKv: false,
-        ignoreValue: false,
-        ignoreLease: false,
-      });
+      written = this.api.put(op);
     } catch (error) {
       return this.respond(this.#failure(error));
     }
@@ -536,6 +570,7 @@ export class Session implements LinkedConnection {
         const reply = body(view, found);
         const writes = view.writes();
         if (server.events.isWatched) server.events.expect(writes);
+        if (!server.absentWatches.isEmpty) server.absentWatches.touch(writes);
         return { writes, result: reply };
       });
     } catch (error) {

@@ -14,6 +14,7 @@ const NO_BYTES = new Uint8Array(0);
 export type NewTtl = "drop" | "keep" | number;
 
 interface Cell {
+  readonly storeKey: Uint8Array;
   /** As it was found; undefined where there was nothing. */
   readonly found: KeyValue | undefined;
   /** As it is; undefined when it does not exist. */
@@ -38,10 +39,10 @@ export class View {
   readonly #cells = new Map<string, Cell>();
   #single: Cell | undefined;
 
-  /** `storeKeys` and `found` belong to `keys`, in order; a key may come again. `leaseTtlMs` tells the time a lease has left,
+  /** `storeKeys` and `found` begin with those of `keys`, in order; a key may come again. `leaseTtlMs` tells the time a lease has left,
    *  undefined when there is no such lease; it may throw LeaseWanted. `nowMs` is the time of day. */
   constructor(
-    readonly storeKeys: readonly Uint8Array[],
+    storeKeys: readonly Uint8Array[],
     keys: readonly Uint8Array[],
     found: readonly (KeyValue | undefined)[],
     readonly leaseTtlMs: (lease: bigint) => number | undefined,
@@ -49,12 +50,12 @@ export class View {
   ) {
     if (keys.length === 1) {
       // No table for the most common case.
-      this.#single = cellOf(found[0]);
+      this.#single = cellOf(storeKeys[0]!, found[0]);
       return;
     }
     for (let i = 0; i < keys.length; i++) {
       const name = toBinaryString(keys[i]!);
-      if (!this.#cells.has(name)) this.#cells.set(name, cellOf(found[i]));
+      if (!this.#cells.has(name)) this.#cells.set(name, cellOf(storeKeys[i]!, found[i]));
     }
   }
 
@@ -112,20 +113,8 @@ export class View {
   /** What is to be written, a key at most once. */
   writes(): (PutOp | DeleteOp)[] {
     const ops: (PutOp | DeleteOp)[] = [];
-    if (this.#single !== undefined) {
-      writeOf(this.storeKeys[0]!, this.#single, ops);
-      return ops;
-    }
-    const cells = [...this.#cells.values()];
-    if (!cells.some((cell) => cell.isWritten)) return ops;
-    const seen = new Set<string>();
-    for (const key of this.storeKeys) {
-      const name = toBinaryString(key);
-      if (seen.has(name)) continue;
-      const cell = cells[seen.size]!;
-      seen.add(name);
-      writeOf(key, cell, ops);
-    }
+    if (this.#single !== undefined) writeOf(this.#single, ops);
+    for (const cell of this.#cells.values()) writeOf(cell, ops);
     return ops;
   }
 
@@ -137,13 +126,13 @@ export class View {
   }
 }
 
-function cellOf(found: KeyValue | undefined): Cell {
-  return { found, value: found?.value, ttl: "found", isValueNew: false, isWritten: false };
+function cellOf(storeKey: Uint8Array, found: KeyValue | undefined): Cell {
+  return { storeKey, found, value: found?.value, ttl: "found", isValueNew: false, isWritten: false };
 }
 
-function writeOf(key: Uint8Array, cell: Cell, ops: (PutOp | DeleteOp)[]): void {
+function writeOf(cell: Cell, ops: (PutOp | DeleteOp)[]): void {
   if (!cell.isWritten) return;
-  const { found, value, ttl } = cell;
+  const { storeKey: key, found, value, ttl } = cell;
   if (value === undefined) {
     if (found !== undefined) ops.push({ kind: "delete", key, range: "single", prevKv: false });
     return;

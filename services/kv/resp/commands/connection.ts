@@ -99,9 +99,9 @@ function ping(session: Session, parts: Command, name: string): Reply {
 }
 
 function select(_: Session, [, index]: Command): Reply {
-  const value = integerOf(index!);
-  if (value === undefined || value > 0x7fff_ffffn || value < -0x8000_0000n) {
-    throw new Refusal("ERR value is not an integer or out of range");
+  const value = needInteger(index!);
+  if (value > 0x7fff_ffffn || value < -0x8000_0000n) {
+    throw new Refusal("ERR value is out of range, value must between -2147483648 and 2147483647");
   }
   if (value !== 0n) throw new Refusal("ERR DB index is out of range");
   return OK;
@@ -236,9 +236,9 @@ function kill(session: Session, parts: Command): Reply | undefined {
     chosen = chosen.filter(({ peer }) => peer.remoteAddress === latin1(parts[2]!));
     if (chosen.length === 0) throw new Refusal("ERR No such client");
   } else {
-    if (parts.length % 2 !== 0) throw new Refusal(SYNTAX_ERROR);
     for (let i = 2; i < parts.length; i += 2) {
-      const value = parts[i + 1]!;
+      const value = parts[i + 1];
+      if (value === undefined) throw new Refusal(SYNTAX_ERROR);
       const text = latin1(value);
       const word = upper(parts[i]!);
       if (word === "ID") {

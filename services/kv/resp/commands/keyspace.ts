@@ -125,7 +125,7 @@ function collect(
 ): Uint8Array | undefined {
   for (const { key } of kvs) {
     const name = server.clientKey(key);
-    if (matchesGlob(pattern, name)) found.push(name);
+    if (matchesAll(pattern) || matchesGlob(pattern, name)) found.push(name);
   }
   const last = kvs.at(-1);
   return more && last !== undefined ? successorOf(last.key) : undefined;

@@ -1,8 +1,9 @@
 /** Commands on strings. */
 import {
-  addDecimals,
-  decimalOf,
-  decimalText,
+  addExtended,
+  type Extended,
+  extendedOf,
+  extendedText,
   INT64_MAX,
   INT64_MIN,
   integerOf,
@@ -13,7 +14,6 @@ import {
   upper,
 } from "../args.ts";
 import { arityText, type DataCommand, type DataContext } from "../command.ts";
-import { type Decimal } from "../args.ts";
 import { EXPIRY_UNITS, expiryMs, type ExpiryUnit } from "../expiry.ts";
 import type { Command } from "../parser.ts";
 import { OK, type Reply, textBytes } from "../reply.ts";
@@ -227,18 +227,17 @@ function add(view: View, key: Uint8Array, amount: bigint): Reply {
 
 function incrbyfloat(view: View, [, key, amount]: Command): Reply {
   const old = view.get(key!);
-  const before = old === undefined ? ZERO : decimalOf(old);
-  const added = decimalOf(amount!);
+  const before = old === undefined ? ZERO : extendedOf(old);
+  const added = extendedOf(amount!);
   if (before === undefined || added === undefined) throw new Refusal("ERR value is not a valid float");
-  if (before === "infinite" || added === "infinite") {
-    throw new Refusal("ERR increment would produce NaN or Infinity");
-  }
-  const sum = textBytes(decimalText(addDecimals(before, added)));
-  view.set(key!, sum, "keep");
-  return sum;
+  const sum = before === "infinite" || added === "infinite" ? "infinite" : addExtended(before, added);
+  if (sum === "infinite") throw new Refusal("ERR increment would produce NaN or Infinity");
+  const text = textBytes(extendedText(sum));
+  view.set(key!, text, "keep");
+  return text;
 }
 
-const ZERO: Decimal = { digits: 0n, scale: 0 };
+const ZERO: Extended = { mantissa: 0n, exponent: 0 };
 
 function append(view: View, [, key, tail]: Command, context: DataContext): Reply {
   const old = view.get(key!);
