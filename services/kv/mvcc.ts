@@ -153,6 +153,13 @@ export interface Mvcc {
   subOf(row: number): number;
 }
 
+/** Whether `limit` cuts the keys in key order, one key late, before what is left is sorted and cut again. etcd does so
+ *  for a sort target without an order, and clients see it in which keys come. */
+export function isCutBeforeSort(query: RangeQuery): boolean {
+  if (hasFilters(query) || query.sortOrder === "descend") return false;
+  return query.sortOrder === undefined || (query.sortTarget ?? "key") === "key";
+}
+
 /** Whether a query asks for some revisions only. */
 export function hasFilters(query: RangeQuery): boolean {
   return (query.minModRevision ?? 0) !== 0 || (query.maxModRevision ?? 0) !== 0 ||

@@ -17,6 +17,7 @@ import { grownInt32, grownUint32, KEY_OVERHEAD_BYTES, KeyIndex } from "./key_ind
 import { LeaseSlots } from "./lease_slots.ts";
 import {
   hasFilters,
+  isCutBeforeSort,
   type KeyValue,
   type Mvcc,
   type PageRows,
@@ -295,11 +296,11 @@ export class MvccState implements Mvcc {
       return { revision: newest, kvs: [], more: false, count: this.#count(from, to, query.range, revision) };
     }
     const limit = query.limit ?? 0;
-    const inKeyOrder = query.sortOrder !== "descend" && (query.sortTarget ?? "key") === "key";
-    if (limit > 0 && inKeyOrder && !hasFilters(query)) {
+    if (limit > 0 && isCutBeforeSort(query)) {
       const rows = this.#collect(from, to, revision, limit + 1);
       const more = rows.length > limit;
       const count = more ? this.#count(from, to, query.range, revision) : rows.length;
+      this.#sort(rows, query);
       if (more) rows.length = limit;
       return { revision: newest, kvs: this.#materialise(rows, query), more, count };
     }

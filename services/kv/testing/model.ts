@@ -1,6 +1,6 @@
 /** The store as one would write it without a thought for speed: every revision is a whole copy. Tests compare with it. */
 import { compareBytes, type KeyRange, toBinaryString } from "../key.ts";
-import type { KeyValue, RangeQuery, RangeResult } from "../mvcc.ts";
+import { isCutBeforeSort, type KeyValue, type RangeQuery, type RangeResult } from "../mvcc.ts";
 
 export interface ModelEvent {
   readonly kind: "put" | "delete";
@@ -85,9 +85,11 @@ export class Model {
       mod: (a: KeyValue, b: KeyValue) => a.modRevision - b.modRevision,
       value: (a: KeyValue, b: KeyValue) => compareBytes(a.value, b.value),
     }[query.sortTarget ?? "key"];
-    kvs.sort(query.sortOrder === "descend" ? (a, b) => -by(a, b) : by);
     if (query.countOnly) return { revision: this.revision, kvs: [], more: false, count };
     const limit = query.limit ?? 0;
+    // As etcd does: without an order asked for, the limit cuts first, one key late, and again after the sort.
+    if (limit > 0 && isCutBeforeSort(query)) kvs.splice(limit + 1);
+    kvs.sort(query.sortOrder === "descend" ? (a, b) => -by(a, b) : by);
     const more = limit > 0 && kvs.length > limit;
     const shown = (more ? kvs.slice(0, limit) : kvs).map((kv) =>
       query.keysOnly ? { ...kv, value: new Uint8Array(0) } : kv

@@ -12,6 +12,7 @@ import { KvError } from "../../errors.ts";
 import { compareBytes, type KeyRange } from "../../key.ts";
 import {
   hasFilters,
+  isCutBeforeSort,
   type KeyValue,
   type Mvcc,
   type PageRows,
@@ -358,6 +359,7 @@ export class DiskIndex implements Mvcc, GroupWriter {
     const all = this.#visibleRows(range, revision);
     const count = all.length;
     const rows = hasFilters(query) ? all.filter((row) => passes(row, query)) : all;
+    if (limit > 0 && rows.length > limit + 1 && isCutBeforeSort(query)) rows.length = limit + 1;
     this.#sort(rows, query);
     const more = limit > 0 && rows.length > limit;
     if (more) rows.length = limit;
