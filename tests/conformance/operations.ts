@@ -314,9 +314,13 @@ export class OperationSource {
 
   #op(depth: number): MessageInitShape<typeof RequestOpSchema> {
     const random = this.#random;
+    const range = () => {
+      const value = this.#range();
+      return { ...value, revision: max(value.revision ?? 0n, 0n) };
+    };
     const kind = random.float();
     if (random.chance(0.004)) return { request: { case: undefined } };
-    if (kind < 0.3) return { request: { case: "requestRange", value: this.#range() } };
+    if (kind < 0.3) return { request: { case: "requestRange", value: range() } };
     if (kind < 0.7 || depth >= 3) return { request: { case: "requestPut", value: this.#put() } };
     if (kind < 0.85) return { request: { case: "requestDeleteRange", value: this.#delete() } };
     return { request: { case: "requestTxn", value: this.#txnRequest(depth + 1) } };
@@ -351,7 +355,10 @@ export class OperationSource {
     const revision = random.chance(0.6)
       ? this.compacted + BigInt(1 + random.below(Math.max(1, Number(this.revision - this.compacted) - 20)))
       : this.#revision();
-    const compact = this.#call(KV.method.compact, { revision, physical: random.chance(0.2) });
+    const compact = this.#call(KV.method.compact, {
+      revision: revision === 0n ? 1n : revision,
+      physical: random.chance(0.2),
+    });
     const puts = [...this.#catchingUp].map((key) =>
       this.#call(KV.method.put, { key: Uint8Array.from(key.split(","), Number), value: bytes("caught up") })
     );
@@ -581,4 +588,8 @@ export function prefixEnd(key: Uint8Array): Uint8Array {
     if (byte < 0xff) return Uint8Array.of(...key.subarray(0, i), byte + 1);
   }
   return bytes("\0");
+}
+
+function max(a: bigint, b: bigint): bigint {
+  return a > b ? a : b;
 }
