@@ -170,6 +170,7 @@ export const KV_ERRORS = {
   clusterFailed: { code: "unknown", text: "kv: the etcd cluster failed", retry: false },
   // Texts of etcd's concurrency recipes; plain errors there, so their code is "unknown".
   sessionExpired: { code: "unknown", text: "mutex: session is expired", retry: false },
+  sessionEnded: { code: "unknown", text: "election: session ended", retry: false },
   notLeader: { code: "unknown", text: "election: not leader", retry: false },
   noLeader: { code: "unknown", text: "election: no leader", retry: false },
   missingLeaderKey: { code: "unknown", text: '"leader" field must be provided', retry: false },
