@@ -143,6 +143,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
       const pipe = new Pipe(socket, {
         clock,
         minPingIntervalMs: limits.minPingIntervalMs,
+        endOfTurn: deps.timer.endOfTurn,
         onAbuse: (what) => {
           metrics.refused(what);
           this.#goAway(ENHANCE_YOUR_CALM, what === "pings" ? "too_many_pings" : "too_many_resets");

@@ -29,7 +29,8 @@ const NO_ERROR = 0;
 
 const OK_TRAILERS: OutgoingHttpHeaders = { "grpc-status": "0" };
 const HEADERS: OutgoingHttpHeaders = { ":status": 200, "content-type": "application/grpc" };
-const WITH_TRAILERS = { waitForTrailers: true } as const;
+// No `date`: gRPC has no use for it.
+const WITH_TRAILERS = { waitForTrailers: true, sendDate: false } as const;
 
 /** A call under way. */
 export class GrpcCall implements RawCallHandler, Bagged {

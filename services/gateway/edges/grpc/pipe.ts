@@ -8,6 +8,9 @@ import { FrameFilter, type FrameFilterHandler } from "./frame_filter.ts";
 const RESET_BURST = 1_000;
 const RESETS_PER_SECOND = 100;
 
+/** Written bytes that are gathered at most before the HTTP/2 server has to wait for the turn's end. */
+const GATHER_MAX_BYTES = 256 * 1024;
+
 /** Pings in a row that may come too early, as gRPC's servers count them. */
 const EARLY_PINGS_MAX = 2;
 
@@ -15,6 +18,8 @@ const EARLY_PINGS_MAX = 2;
 export interface PipeOptions {
   readonly clock: { now(): number };
   readonly minPingIntervalMs: number;
+  /** Calls `fn` when all events that wait now have been handled. */
+  endOfTurn(fn: () => void): void;
   /** The client sends more pings or resets than it may; called once, the owner then closes the connection. */
   onAbuse(what: "pings" | "resets"): void;
 }
@@ -25,6 +30,11 @@ export class Pipe extends Duplex implements FrameFilterHandler {
   readonly #options: PipeOptions;
   readonly #filter = new FrameFilter(this);
   #isFull = false;
+  #gathered: Uint8Array[] = [];
+  #gatheredBytes = 0;
+  /** Whether the socket has said to wait. */
+  #isBlocked = false;
+  #whenFlushed: ((error?: Error | null) => void) | undefined;
   #isAbused = false;
   #lastPingAtMs = -Infinity;
   #earlyPings = 0;
@@ -41,6 +51,7 @@ export class Pipe extends Duplex implements FrameFilterHandler {
       if (this.#isFull) socket.pause();
     });
     socket.on("end", () => this.push(null));
+    socket.on("drain", () => this.#goOn());
     socket.on("close", () => this.destroy());
   }
 
@@ -75,12 +86,18 @@ export class Pipe extends Duplex implements FrameFilterHandler {
     this.#socket.resume();
   }
 
+  /** Gathers what is written on one turn: the HTTP/2 server writes frame by frame, and a system call for each would cost
+   *  more than the call that it answers. */
   override _write(chunk: Uint8Array, _encoding: string, done: (error?: Error | null) => void): void {
-    if (this.#socket.destroyed) done();
-    else this.#socket.write(chunk, done);
+    this.#gathered.push(chunk);
+    this.#gatheredBytes += chunk.length;
+    if (this.#gathered.length === 1) this.#options.endOfTurn(() => this.#flush());
+    if (this.#isBlocked || this.#gatheredBytes >= GATHER_MAX_BYTES) this.#whenFlushed = done;
+    else done();
   }
 
   override _final(done: (error?: Error | null) => void): void {
+    this.#flush();
     this.#socket.end();
     done();
   }
@@ -91,9 +108,37 @@ export class Pipe extends Duplex implements FrameFilterHandler {
     done(null);
   }
 
+  #flush(): void {
+    const parts = this.#gathered;
+    const byteCount = this.#gatheredBytes;
+    this.#gathered = [];
+    this.#gatheredBytes = 0;
+    if (parts.length > 0 && !this.#socket.destroyed) {
+      this.#isBlocked = !this.#socket.write(parts.length === 1 ? parts[0]! : join(parts, byteCount));
+    }
+    if (!this.#isBlocked || this.#socket.destroyed) this.#goOn();
+  }
+
+  #goOn(): void {
+    this.#isBlocked = false;
+    const done = this.#whenFlushed;
+    this.#whenFlushed = undefined;
+    done?.();
+  }
+
   #abuse(what: "pings" | "resets"): void {
     if (this.#isAbused) return;
     this.#isAbused = true;
     this.#options.onAbuse(what);
   }
+}
+
+function join(parts: readonly Uint8Array[], byteCount: number): Uint8Array {
+  const whole = new Uint8Array(byteCount);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }
