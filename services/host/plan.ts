@@ -130,7 +130,7 @@ export function createPlan(
         return {
           ...base,
           tcp: [],
-          config: config.kv,
+          config: { ...config.kv, member: memberOf(config, ports) },
           dataDirectory: folder,
           permissions: permissions({ net, folders: [folder] }),
         };
@@ -164,6 +164,14 @@ export function hostAndPort({ hostname, port }: { hostname: string; port: number
   return hostname.includes(":") && !hostname.startsWith("[")
     ? `[${hostname}]:${port}`
     : `${hostname}:${port}`;
+}
+
+/** What the store says of itself: where clients reach it is the gateway's to know, unless somebody says otherwise. */
+function memberOf({ kv, gateway }: Config, ports: Ports): Config["kv"]["member"] {
+  if (kv.member.clientUrls.length > 0) return kv.member;
+  const scheme = gateway.grpc.tls.certFile === "" ? "http" : "https";
+  const address = hostAndPort({ hostname: gateway.grpc.host, port: ports.tcp.grpc });
+  return { ...kv.member, clientUrls: [`${scheme}://${address}`] };
 }
 
 function permissions(granted: { net: string[]; folders?: string[] }): WorkerPermissions {

@@ -20,7 +20,7 @@ Deno.test("createPlan() gives each worker its port, its part of the configuratio
           stage: 0,
           listen: { hostname: "127.0.0.1", port: 7401 },
           tcp: [],
-          config: config.kv,
+          config: { ...config.kv, member: { name: "default", clientUrls: ["http://127.0.0.1:2379"] } },
           dataDirectory: "/srv/data/kv",
           permissions: {
             env: false,

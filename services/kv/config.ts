@@ -1,5 +1,6 @@
 /** The kv worker's part of the configuration, under the key `kv`. */
 import { z } from "zod";
+import { retentionProblem } from "./auto_compaction.ts";
 
 const KIB = 1_024;
 const MIB = 1_024 * KIB;
@@ -106,6 +107,35 @@ const sqlite = z.strictObject({
   ),
 }).prefault({});
 
+const autoCompaction = z.strictObject({
+  mode: z.enum(["retain", "periodic", "revision", "off"]).default("retain").describe(
+    "Who gives up history: `retain` the store, beyond retainRevisions or retainHistoryBytes and where data needs the room; " +
+      "`periodic` and `revision` as etcd's modes of these names; `off` nobody but clients.",
+  ),
+  retention: z.union([z.number(), z.string()]).default(0).describe(
+    "For `periodic` the time whose history is kept, such as 10h, 30m or a number of hours; for `revision` how many revisions.",
+  ),
+}).superRefine((value, context) => {
+  const message = retentionProblem(value);
+  if (message !== undefined) context.addIssue({ code: "custom", path: ["retention"], message });
+}).prefault({});
+
+const member = z.strictObject({
+  name: z.string().min(1).max(255).default("default").describe("Name of the store in lists of members."),
+  clientUrls: z.array(z.url()).max(16).default([]).describe(
+    "Where lists of members say that clients reach the store; empty: the gateway's gRPC address.",
+  ),
+}).prefault({});
+
+const redis = z.strictObject({
+  keyPrefix: z.string().min(1).max(KIB).default("redis/").describe(
+    "What the keys of Redis clients begin with in the store: their `a` is `redis/a` for etcd's API and REST.",
+  ),
+  outputBytesMax: z.int().min(MIB).max(GIB).default(64 * MIB).describe(
+    "Unread bytes of answers at which a Redis connection is closed.",
+  ),
+}).prefault({});
+
 /** Schema of `kv`: every key has a default, a range and a description. */
 export const kvConfigSchema = z.strictObject({
   engine: z.enum(["memory", "sqlite", "etcd"]).default("memory").describe(
@@ -137,14 +167,17 @@ export const kvConfigSchema = z.strictObject({
     "Memory of keys, values, history and their bookkeeping, in bytes. Puts beyond it are refused; deletes are not.",
   ),
   retainRevisions: z.int().min(1).max(100_000_000).default(100_000).describe(
-    "Revisions of history kept for reads in the past and watchers that come back; older ones are compacted.",
+    "Revisions of history kept for reads in the past and watchers that come back; older ones are compacted (autoCompaction.mode `retain`).",
   ),
   retainHistoryBytes: z.int().min(64 * KIB).max(32 * GIB).default(512 * MIB).describe(
-    "Memory of superseded values at which history is compacted earlier than retainRevisions asks, in bytes.",
+    "Memory of superseded values at which history is compacted earlier than retainRevisions asks, in bytes (autoCompaction.mode `retain`).",
   ),
+  autoCompaction,
+  member,
   watch,
   lease,
   auth,
+  redis,
   sqlite,
   etcd,
 }).superRefine(({ engine, etcd }, context) => {

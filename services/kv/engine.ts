@@ -4,10 +4,19 @@ import { type Identity, identityRecord, Replay } from "./record.ts";
 import { MvccState } from "./state.ts";
 import type { KvStore, OpenStore } from "./store.ts";
 
+/** Space that an engine takes. */
+export interface Space {
+  /** Memory or disk set aside for the store's bytes, in bytes. */
+  readonly reservedBytes: number;
+  /** Gives back what is free in it, over many turns. */
+  defragment(pause: () => Promise<void>): Promise<void>;
+}
+
 /** An open engine. */
 export interface KvEngine {
   readonly state: Mvcc;
   readonly store: KvStore;
+  readonly space: Space;
   /** Named entries that were found; the service's from now on. */
   readonly entries: Map<string, Uint8Array>;
   readonly identity: Identity;
@@ -33,6 +42,23 @@ export function memoryEngine(openStore: OpenStore): OpenEngine {
     const store = await openStore(replay);
     replay.end();
     if (replay.identity === undefined) await store.durable(store.append(identityRecord(seeds.identity), []));
-    return { state, store, entries: replay.entries, identity: replay.identity ?? seeds.identity };
+    return {
+      state,
+      store,
+      space: spaceOf(state),
+      entries: replay.entries,
+      identity: replay.identity ?? seeds.identity,
+    };
+  };
+}
+
+function spaceOf(state: MvccState): Space {
+  return {
+    get reservedBytes() {
+      return state.reservedBytes;
+    },
+    async defragment(pause) {
+      for (const _slice of state.reclaim()) await pause();
+    },
   };
 }

@@ -9,6 +9,8 @@ import { GuardedBackend } from "./guarded_api.ts";
 import { Lessor } from "./lease.ts";
 import { LEASE_PREFIX } from "./lease_entry.ts";
 import { LeaseService } from "./lease_service.ts";
+import { type BackupFile, Maintenance, MemoryBackupFile } from "./maintenance.ts";
+import { etcdFiles } from "./stores/etcd_file.ts";
 import { LocalBackend } from "./local_api.ts";
 import { Logins } from "./logins.ts";
 import { createPasswordHasher, type PasswordHasher } from "./passwords.ts";
@@ -33,6 +35,8 @@ export interface KvSurroundings {
   readonly clock: { now(): number };
   /** Lets other work of the event loop run. */
   readonly pause: () => Promise<void>;
+  /** Makes a file for a backup; unset: in memory. */
+  readonly openBackupFile?: () => Promise<BackupFile>;
   /** Hashes passwords; unset: as the configuration says. */
   readonly passwords?: PasswordHasher;
 }
@@ -48,6 +52,7 @@ export interface KvModule {
   readonly store: KvStore;
   readonly leases: LeaseService;
   readonly alarms: Alarms;
+  readonly maintenance: Maintenance;
   readonly auth: AuthStore;
   /** The store for callers of whom it is known who they are. */
   readonly backend: KvBackend;
@@ -62,7 +67,7 @@ export interface KvModule {
 export async function createKvModule(deps: KvDeps): Promise<KvModule> {
   const words = new DataView(deps.random.fill(new Uint8Array(20)).slice().buffer);
   const openEngine = "openEngine" in deps ? deps.openEngine : memoryEngine(deps.openStore);
-  const { state, store, entries, identity } = await openEngine({
+  const { state, store, space, entries, identity } = await openEngine({
     hash: words.getUint32(0),
     identity: { clusterId: words.getBigUint64(4), memberId: words.getBigUint64(12) },
   });
@@ -81,6 +86,15 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
   const logins = createLogins(service, deps);
   const { auth, tokens } = logins;
   const guard = new Guard({ auth, tokens, leases: lessor });
+  const maintenance = new Maintenance({
+    service,
+    alarms,
+    space,
+    format: etcdFiles,
+    index: () => store.durableSeq,
+    openFile: deps.openBackupFile ?? (() => Promise.resolve(new MemoryBackupFile())),
+    member: deps.config.member,
+  });
   const backend = new GuardedBackend(new LocalBackend(service, leases), guard, logins);
   return {
     service,
@@ -89,7 +103,11 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
     leases,
     auth,
     backend,
-    handlers: guardAll(guard, createHandlers(service, leases, backend, guard, logins, deps.pause)),
+    maintenance,
+    handlers: guardAll(
+      guard,
+      createHandlers({ service, leases, alarms, maintenance, backend, guard, logins, pause: deps.pause }),
+    ),
     async close() {
       await leases.close();
       await service.close();

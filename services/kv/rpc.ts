@@ -37,6 +37,9 @@ import type { Logins } from "./logins.ts";
 import { createAuthHandlers } from "./rpc_auth.ts";
 import { createEntryHandlers } from "./rpc_entries.ts";
 import { createLeaseHandlers } from "./rpc_lease.ts";
+import { createClusterHandlers, createMaintenanceHandlers } from "./rpc_maintenance.ts";
+import type { Alarms } from "./alarms.ts";
+import type { Maintenance } from "./maintenance.ts";
 import type { KvHandlers } from "./served.ts";
 import type { KvService, RangePiece } from "./service.ts";
 import type { KeyValue, RangeResult, SortTarget } from "./mvcc.ts";
@@ -54,15 +57,22 @@ import {
 } from "./txn.ts";
 import type { WatchAnswer, WatchCreate, WatchEvent, WatchStream } from "./watch.ts";
 
-/** `pause` lets other work of the event loop run. */
-export function createHandlers(
-  service: KvService,
-  leases: LeaseService,
-  backend: KvBackend,
-  guard: Guard,
-  logins: Logins,
-  pause: () => Promise<void>,
-): KvHandlers {
+/** What the handlers work on. */
+export interface HandlerDeps {
+  readonly service: KvService;
+  readonly leases: LeaseService;
+  readonly alarms: Alarms;
+  readonly maintenance: Maintenance;
+  readonly backend: KvBackend;
+  readonly guard: Guard;
+  readonly logins: Logins;
+  /** Lets other work of the event loop run. */
+  readonly pause: () => Promise<void>;
+}
+
+/** The implementation of every service, unchecked. */
+export function createHandlers(deps: HandlerDeps): KvHandlers {
+  const { service, leases, alarms, maintenance, backend, guard, logins, pause } = deps;
   const { clusterId, memberId } = service.identity;
   const header: MakeHeader = (revision) => ({
     $typeName: "etcdserverpb.ResponseHeader",
@@ -73,6 +83,8 @@ export function createHandlers(
   });
   return {
     auth: createAuthHandlers({ service, logins, header }),
+    cluster: createClusterHandlers({ service, alarms, maintenance, header }),
+    maintenance: createMaintenanceHandlers({ service, alarms, maintenance, header }),
     kv: createKv(service, header),
     watch: { watch: (requests, context) => watch(service, header, pause, guard, requests, context) },
     lease: createLeaseHandlers(service, leases, header),

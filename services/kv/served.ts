@@ -1,7 +1,7 @@
 /** Every service of the kv worker, under the name of its handlers. What is served is what is listed here, each method checked
  *  by the guard; a service whose methods the guard does not know stops the worker from starting. */
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
-import { Auth, KV, Lease, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
+import { Auth, Cluster, KV, Lease, Maintenance, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
 import type { DescService } from "@bufbuild/protobuf";
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { Guard } from "./guard.ts";
@@ -9,9 +9,11 @@ import type { Guard } from "./guard.ts";
 /** The services. */
 export const KV_SERVICES = {
   auth: Auth,
+  cluster: Cluster,
   keyValue: KeyValueService,
   kv: KV,
   lease: Lease,
+  maintenance: Maintenance,
   watch: Watch,
 } as const satisfies Record<string, DescService>;
 

@@ -693,6 +693,7 @@ export class KvService {
   }
 
   #compactIfDue(): void {
+    if (this.config.autoCompaction.mode !== "retain") return;
     // One at a time: what the last one frees is not known before it is done.
     if (this.#compactWanted > this.#state.compactRevision) return;
     const wanted = Math.max(this.#revisionToRetain(), this.#revisionForRoom());

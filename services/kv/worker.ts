@@ -1,11 +1,16 @@
 /** The kv worker: the store on the engine that the configuration chooses, served to its peers. */
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
+import { RedisService } from "$proto/aetherflow/kv/v1/redis_pb.ts";
+import { openTemporaryFiles } from "../../storage/temporary/mod.ts";
 import { randomFraction } from "../runtime/random.ts";
 import { runWorker, type WorkerContext, type WorkerModule } from "../runtime/run_worker.ts";
+import { VERSION } from "../runtime/version.ts";
 import type { KvConfig, KvWorkerConfig } from "./config.ts";
+import { startCompactionTimer } from "./compaction_timer.ts";
 import { startLeaseTimer } from "./lease_timer.ts";
 import { registerKvMetrics, registerLeaseMetrics } from "./metrics.ts";
 import { createKvModule } from "./mod.ts";
+import { createRedisModule, type RedisDeps } from "./resp/mod.ts";
 import { createEntryHandlers } from "./rpc_entries.ts";
 import { serveAll } from "./served.ts";
 import { openLogStore } from "./stores/log.ts";
@@ -19,7 +24,9 @@ runWorker({
     if (directory === undefined) throw new Error("the kv worker was given no data folder");
     const { durability, intervalMs, segmentBytes } = config;
     const startedMs = context.clock.now();
-    const { service, store, leases, handlers, close } = await createKvModule({
+    const spool = await openTemporaryFiles(`${directory}/spool`);
+    const { service, store, leases, auth, backend, handlers, close } = await createKvModule({
+      openBackupFile: () => spool.create(),
       openStore: (replay) =>
         openLogStore({ directory, durability, intervalMs, segmentBytes, clock: context.clock }, replay),
       config,
@@ -45,7 +52,25 @@ runWorker({
       log: context.log,
       checkpointIntervalMs: config.lease.checkpointIntervalMs,
     });
+    const stopCompaction = startCompactionTimer(service, {
+      clock: context.clock,
+      log: context.log,
+      config: config.autoCompaction,
+    });
     serveAll(context.rpc, handlers);
+    serveRedis(context, {
+      backend,
+      isAuthEnabled: () => auth.isEnabled,
+      startsInOrder: true,
+      figures: () => ({
+        bytes: service.figures().bytes,
+        quotaBytes: config.quotaBytes,
+        durability,
+        engine: config.engine,
+        isWritable: service.failure === undefined,
+        version: VERSION,
+      }),
+    });
     const progress = setInterval(() => service.tickProgress(), config.watch.progressIntervalMs);
     return {
       health: () =>
@@ -55,6 +80,7 @@ runWorker({
       async drain() {
         clearInterval(progress);
         stopLeases();
+        stopCompaction();
         await close();
       },
     };
@@ -82,6 +108,19 @@ async function startOnEtcd(context: WorkerContext): Promise<WorkerModule> {
       maxValueBytes: config.maxValueBytes,
     }),
   );
+  serveRedis(context, {
+    backend: engine.backend,
+    isAuthEnabled: () => false,
+    startsInOrder: false,
+    figures: () => ({
+      bytes: 0,
+      quotaBytes: 0,
+      durability: "always",
+      engine: config.engine,
+      isWritable: true,
+      version: VERSION,
+    }),
+  });
   return {
     health: () => engine.health(),
     drain() {
@@ -89,4 +128,22 @@ async function startOnEtcd(context: WorkerContext): Promise<WorkerModule> {
       return Promise.resolve();
     },
   };
+}
+
+/** Serves Redis's clients, whose connections the gateways pass on. */
+function serveRedis(
+  context: WorkerContext,
+  parts: Pick<RedisDeps, "backend" | "isAuthEnabled" | "startsInOrder" | "figures">,
+): void {
+  const { redis, maxValueBytes } = context.config as KvConfig;
+  const { handlers } = createRedisModule({
+    ...parts,
+    keyPrefix: new TextEncoder().encode(redis.keyPrefix),
+    limits: { valueBytesMax: maxValueBytes, outputBytesMax: redis.outputBytesMax },
+    clock: { nowMs: () => Date.now() },
+    endOfTurn: (fn) => void setImmediate(fn),
+    random: context.random,
+    log: context.log,
+  });
+  context.rpc.service(RedisService, handlers);
 }

@@ -12,6 +12,7 @@ import {
   writeBolt,
 } from "../../../storage/bolt/mod.ts";
 import { crc32c } from "../../../storage/log/crc32c.ts";
+import type { BackupFormat } from "../maintenance.ts";
 import type { Mvcc } from "../mvcc.ts";
 import type { PinnedStore } from "../pinned.ts";
 import { bucketsOfEntries, ENTRY_BUCKETS, entryOf } from "./etcd_entries.ts";
@@ -22,6 +23,9 @@ const UNDERSCORE = 0x5f;
 /** Follows the revision of a deletion. */
 const TOMBSTONE_MARK = 0x74;
 const encoder = new TextEncoder();
+
+/** Backups of the service as etcd's files. */
+export const etcdFiles: BackupFormat = { write: writeEtcdFile, hashKeys, hashAll };
 
 /** Writes what is pinned, which must be prepared, as a database file; returns its length in bytes. */
 export function writeEtcdFile(sink: BoltSink, pinned: PinnedStore): Promise<number> {
@@ -59,7 +63,7 @@ export async function hashKeys(
 }
 
 /** A hash of everything that a backup of what is pinned holds, but its counter of requests: etcd's Hash. */
-export async function hashFile(pinned: PinnedStore, pause: () => Promise<void>): Promise<number> {
+export async function hashAll(pinned: PinnedStore, pause: () => Promise<void>): Promise<number> {
   let hash = 0;
   let bytes = 0;
   const add = (part: Uint8Array) => {

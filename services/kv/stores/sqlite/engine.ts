@@ -53,7 +53,13 @@ export function openSqliteEngine(options: SqliteEngineOptions, seeds: EngineSeed
     const state = options.index === "disk"
       ? store.writer = new DiskIndex(database, store)
       : openMemoryIndex(database, store, seeds.hash);
-    return { state, store, entries: readEntries(database), identity: new Meta(database).identity };
+    const space = {
+      get reservedBytes() {
+        return store.stats().segmentBytes;
+      },
+      defragment: (pause: () => Promise<void>) => store.defragment(pause),
+    };
+    return { state, store, space, entries: readEntries(database), identity: new Meta(database).identity };
   } catch (error) {
     database.close();
     throw error;
