@@ -4,16 +4,20 @@ import type { Registry } from "prom-client";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { Auth, Cluster, KV, Lease, Maintenance, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
 import { Election } from "$proto/v3electionpb/v3election_pb.ts";
+import { Health } from "$proto/grpc/health/v1/health_pb.ts";
 import { Lock } from "$proto/v3lockpb/v3lock_pb.ts";
 import { createCalls } from "./calls.ts";
 import type { GatewayConfig } from "./config.ts";
 import { createGrpcEdge } from "./edges/grpc.ts";
 import type { AcceptSocket, TcpListener } from "./edges/grpc/listener.ts";
+import { createHealth } from "./edges/grpc/health.ts";
 import { createGrpcMethods } from "./edges/grpc/method.ts";
 import { createGrpcMetrics } from "./edges/grpc/metrics.ts";
 import { createPlainHttp } from "./edges/grpc/plain_http.ts";
+import { createReflection } from "./edges/grpc/reflection.ts";
 import { createHttpEdge, type EdgeLog, type HttpHandler } from "./edges/http.ts";
 import type { HttpListener } from "./edges/listener.ts";
+import type { RespListener } from "./edges/resp.ts";
 import { createRpcEdge } from "./edges/rpc.ts";
 import { createSystemEdge } from "./edges/system.ts";
 import { ProtectedMode } from "./limits/protected_mode.ts";
@@ -56,6 +60,8 @@ export interface GatewayDeps {
   listen(handler: HttpHandler): HttpListener;
   /** Starts the TCP server under gRPC. */
   listenGrpc(accept: AcceptSocket, onTlsError: () => void): TcpListener;
+  /** Starts the Redis listener; `kv` gives the transport to the kv worker. */
+  listenResp(kv: () => Transport): RespListener;
 }
 
 /** A running gateway. */
@@ -63,7 +69,7 @@ export interface GatewayModule {
   /** Settles when every edge accepts connections; rejects when one cannot. */
   readonly listening: Promise<void>;
   /** Where each edge listens; complete once `listening` has settled. */
-  readonly addresses: { readonly http: string; readonly grpc: string };
+  readonly addresses: { readonly http: string; readonly grpc: string; readonly resp: string };
   health(): { ok: boolean; detail: string };
   /** /readyz answers 503 for `drain.readyGraceMs`; then streams end, no more is accepted, and what is under way
    *  finishes. Resolves at the latest after `deadlineMs`; what has not finished then ends with the worker. Idempotent. */
@@ -98,13 +104,14 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       deps.log.error("stream failed", { requestId: exchange.requestId, path: exchange.path, error });
     },
   });
+  const readiness = createReadinessProbe({
+    transport,
+    timeoutMs: config.statsTimeoutMs,
+    isDraining: () => isDraining,
+    self: deps.name,
+  });
   const system = createSystemEdge({
-    readiness: createReadinessProbe({
-      transport,
-      timeoutMs: config.statsTimeoutMs,
-      isDraining: () => isDraining,
-      self: deps.name,
-    }),
+    readiness,
     collector: createMetricsCollector({
       registry: deps.metrics,
       self: deps.name,
@@ -114,7 +121,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     }),
     version: deps.version,
     openapi: JSON.stringify(describeApi(routes.routes, deps.version.version)),
-    addresses: () => ({ http: listener.url, grpc: grpc.address }),
+    addresses: () => ({ http: listener.url, grpc: grpc.address, resp: resp.address }),
   });
   const protectedMode = new ProtectedMode(config.allowedHosts);
   const httpHandler = createHttpEdge({
@@ -132,8 +139,11 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   });
   const listener = deps.listen(httpHandler);
   const grpcMetrics = createGrpcMetrics(deps.metrics);
+  const health = createHealth({ exposures: EXPOSED, readiness, timer });
+  const served = [...EXPOSED.map(({ service }) => service), Health];
+  const local = [...health, ...createReflection(served)];
   const grpc = createGrpcEdge({
-    methods: createGrpcMethods(EXPOSED, transport, [], grpcMetrics),
+    methods: createGrpcMethods(EXPOSED, transport, local, grpcMetrics),
     http: createPlainHttp({
       handler: httpHandler,
       requestTimeoutMs: config.requestTimeoutMs,
@@ -150,6 +160,8 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     listen: deps.listenGrpc,
   });
 
+  const resp = deps.listenResp(() => transport("kv"));
+
   async function drain(deadlineMs: number): Promise<void> {
     isDraining = true;
     const deadlineAtMs = clock.now() + deadlineMs;
@@ -158,7 +170,9 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     }
     rpc.drain();
     const done = new AbortController();
-    const shutdown = Promise.all([listener.shutdown(), grpc.drain()]).finally(() => done.abort());
+    const shutdown = Promise.all([listener.shutdown(), grpc.drain(), resp.shutdown()]).finally(() =>
+      done.abort()
+    );
     await Promise.race([shutdown, pause(timer, Math.max(0, deadlineAtMs - clock.now()), done.signal)]);
     grpc.close();
     bodyTimeouts.close();
@@ -167,7 +181,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   return {
     listening: grpc.listening,
     get addresses() {
-      return { http: listener.url, grpc: grpc.address };
+      return { http: listener.url, grpc: grpc.address, resp: resp.address };
     },
     health: () => ({ ok: !isDraining, detail: isDraining ? "draining" : "" }),
     drain: (deadlineMs) => drained ??= drain(deadlineMs),

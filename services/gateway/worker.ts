@@ -4,6 +4,7 @@ import { runWorker } from "../runtime/run_worker.ts";
 import type { GatewayWorkerConfig } from "./config.ts";
 import { listenTcp } from "./edges/grpc/listener.ts";
 import { listenHttp } from "./edges/listener.ts";
+import { listenResp } from "./edges/resp.ts";
 import { createGatewayModule } from "./mod.ts";
 import { systemTimer } from "./timer.ts";
 import { VERSION } from "../runtime/version.ts";
@@ -33,6 +34,8 @@ runWorker({
       listen: (handler) => listenHttp(handler, config.http, isShared),
       listenGrpc: (accept, onTlsError) =>
         listenTcp({ ...config.grpc, isShared, tls: config.tlsTexts }, accept, onTlsError),
+      listenResp: (kv) =>
+        listenResp({ transport: kv, config: config.resp, isShared, timer: systemTimer, log: context.log }),
     });
     await module.listening;
     return module;

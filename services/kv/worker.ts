@@ -7,6 +7,7 @@ import { runWorker, type WorkerContext, type WorkerModule } from "../runtime/run
 import { VERSION } from "../runtime/version.ts";
 import type { KvConfig, KvWorkerConfig } from "./config.ts";
 import { startCompactionTimer } from "./compaction_timer.ts";
+import { memoryEngine, type OpenEngine } from "./engine.ts";
 import { startLeaseTimer } from "./lease_timer.ts";
 import { registerKvMetrics, registerLeaseMetrics } from "./metrics.ts";
 import { createKvModule } from "./mod.ts";
@@ -14,6 +15,7 @@ import { createRedisModule, type RedisDeps } from "./resp/mod.ts";
 import { createEntryHandlers } from "./rpc_entries.ts";
 import { serveAll } from "./served.ts";
 import { openLogStore } from "./stores/log.ts";
+import { openSqliteEngine } from "./stores/sqlite/engine.ts";
 
 runWorker({
   name: "kv",
@@ -22,13 +24,12 @@ runWorker({
     if (config.engine === "etcd") return await startOnEtcd(context);
     const directory = context.dataDirectory;
     if (directory === undefined) throw new Error("the kv worker was given no data folder");
-    const { durability, intervalMs, segmentBytes } = config;
+    const { durability } = config;
     const startedMs = context.clock.now();
     const spool = await openTemporaryFiles(`${directory}/spool`);
     const { service, store, leases, auth, backend, handlers, close } = await createKvModule({
       openBackupFile: () => spool.create(),
-      openStore: (replay) =>
-        openLogStore({ directory, durability, intervalMs, segmentBytes, clock: context.clock }, replay),
+      openEngine: chooseEngine(context, directory),
       config,
       random: context.random,
       log: context.log,
@@ -37,6 +38,7 @@ runWorker({
     });
     context.log.info("the store is open", {
       directory,
+      engine: config.engine,
       durability,
       keys: service.figures().keys,
       revision: service.revision,
@@ -86,6 +88,21 @@ runWorker({
     };
   },
 });
+
+/** The embedded engine of the configuration, on the worker's folder. */
+function chooseEngine({ config, clock }: WorkerContext, directory: string): OpenEngine {
+  const { engine, durability, intervalMs, segmentBytes, sqlite } = config as KvConfig;
+  if (engine !== "sqlite") {
+    return memoryEngine((replay) =>
+      openLogStore({ directory, durability, intervalMs, segmentBytes, clock }, replay)
+    );
+  }
+  return async (seeds) => {
+    await Deno.mkdir(directory, { recursive: true });
+    const path = `${directory}/kv.sqlite`;
+    return openSqliteEngine({ path, durability, intervalMs, clock, ...sqlite }, seeds);
+  };
+}
 
 /** Serves an existing etcd cluster. Only here is its client loaded: other engines need none of it. */
 async function startOnEtcd(context: WorkerContext): Promise<WorkerModule> {

@@ -4,6 +4,7 @@ import { Registry } from "prom-client";
 import { type GatewayConfig, gatewayConfigSchema, type TlsTexts } from "../config.ts";
 import { listenTcp } from "../edges/grpc/listener.ts";
 import { listenHttp } from "../edges/listener.ts";
+import { listenResp } from "../edges/resp.ts";
 import { createGatewayModule, type GatewayModule } from "../mod.ts";
 import { systemTimer, type Timer } from "../timer.ts";
 import { createFakeKv, type FakeKv } from "./fake_kv.ts";
@@ -87,6 +88,14 @@ export function startTestGateway(options: TestGatewayOptions = {}): TestGateway 
     listen: (handler) => listenHttp(handler, { host: "127.0.0.1", port: 0 }, false),
     listenGrpc: (accept, onTlsError) =>
       listenTcp({ host: "127.0.0.1", port: 0, isShared: false, tls: options.tls }, accept, onTlsError),
+    listenResp: (kv) =>
+      listenResp({
+        transport: kv,
+        config: { ...config.resp, port: 0 },
+        isShared: false,
+        timer: systemTimer,
+        log: { debug: log("debug") },
+      }),
   });
   return {
     url: module.addresses.http,

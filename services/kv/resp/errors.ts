@@ -12,10 +12,11 @@ const TEXTS: Readonly<Record<string, string>> = {
   notDurable:
     "MISCONF The log failed before this write was durable; whether it survives a restart is unknown",
   stopped: "LOADING AetherFlow is stopping or starting, try again",
-  unavailable: "CLUSTERDOWN The store behind AetherFlow is not available",
+  clusterUnavailable: "CLUSTERDOWN The store behind AetherFlow is not available",
   permissionDenied: "NOPERM this user has no permissions to run this command or to access its keys",
-  userEmpty: "NOAUTH Authentication required.",
+  noCredentials: "NOAUTH Authentication required.",
   invalidAuthToken: "NOAUTH Authentication required.",
+  authNotEnabled: "WRONGPASS invalid username-password pair or user is disabled.",
   authFailed: "WRONGPASS invalid username-password pair or user is disabled.",
   valueTooLarge: "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
   requestTooLarge: "ERR the request is larger than kv.maxRequestBytes",

@@ -8,6 +8,7 @@
  *  that write. On engines that do not apply writes in the order of the calls, a connection runs one command at a time. */
 import type { Caller, KvApi } from "../api.ts";
 import type { KeyValue, RangeResult } from "../mvcc.ts";
+import { NOBODY } from "../guard.ts";
 import { Queue } from "../queue.ts";
 import type { PutOp } from "../txn.ts";
 import { copyBytes, latin1, Refusal } from "./args.ts";
@@ -116,7 +117,7 @@ export class Session implements LinkedConnection {
     readonly peer: Peer,
   ) {
     this.createdMs = this.lastActiveMs = server.clock.nowMs();
-    this.api = server.backend.as(ANONYMOUS);
+    this.api = server.backend.as(NOBODY);
     this.#parser = new RespParser(server.parserLimits);
     this.#parser.isAuthenticated = !server.isAuthEnabled();
   }
@@ -266,7 +267,7 @@ export class Session implements LinkedConnection {
     this.isResp3 = false;
     this.replies = "on";
     this.name = "";
-    this.become(ANONYMOUS, "default");
+    this.become(NOBODY, "default");
     this.#parser.isAuthenticated = !this.server.isAuthEnabled();
   }
 
@@ -640,9 +641,6 @@ export class Session implements LinkedConnection {
 }
 
 const NOTHING: Reply = [];
-
-/** Somebody who gave no name. */
-export const ANONYMOUS: Caller = { user: undefined };
 
 function copyOf(parts: Command): Command {
   return parts.map(copyBytes);

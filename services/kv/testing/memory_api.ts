@@ -40,7 +40,9 @@ export class MemoryApi implements Pick<KvApi, "range" | "put" | "delete" | "tran
       },
       callerOf: () => ({ user: undefined }),
       login: (user: string, password: string): Promise<Caller> =>
-        password === "right" ? Promise.resolve({ user }) : Promise.reject(new KvError("authFailed")),
+        password === "right"
+          ? Promise.resolve({ user })
+          : Promise.reject(new KvError(user === "root" ? "authFailed" : "authNotEnabled")),
       as: () => api,
     } as unknown as KvBackend;
   }

@@ -4,7 +4,8 @@ import { type AnyCommand, arityText } from "../command.ts";
 import { clientLine, REDIS_VERSION } from "../info.ts";
 import type { Command } from "../parser.ts";
 import { bulk, MapReply, OK, type Reply, Simple, textBytes, Verbatim } from "../reply.ts";
-import { ANONYMOUS, type Session } from "../session.ts";
+import { NOBODY } from "../../guard.ts";
+import type { Session } from "../session.ts";
 import { command, family } from "./_define.ts";
 
 const PONG = new Simple("PONG");
@@ -178,15 +179,12 @@ function auth(session: Session, parts: Command): Reply | Promise<Reply> {
 /** Without authentication, `default` is whoever comes, as in Redis. */
 async function logIn(session: Session, user: string, password: string): Promise<void> {
   const { server } = session;
-  if (!server.isAuthEnabled()) {
-    if (user !== "default") throw new Refusal(WRONG_PASSWORD);
-    session.become(ANONYMOUS, user);
+  if (!server.isAuthEnabled() && user === "default") {
+    session.become(NOBODY, user);
     return;
   }
   session.become(await server.backend.login(user, password), user);
 }
-
-const WRONG_PASSWORD = "WRONGPASS invalid username-password pair or user is disabled.";
 
 function clientName(bytes: Uint8Array): string {
   if (bytes.some((byte) => byte < 33 || byte > 126)) throw new Refusal(NAME_TEXT);
