@@ -67,7 +67,7 @@ export interface WatchEvent {
 export interface WatchAnswer {
   /** -1 where the answer is about no watcher or all of the stream's. */
   readonly watchId: bigint;
-  /** Every matching change up to it was delivered. */
+  /** Every matching change up to it was delivered; 0 where compaction cancelled the watcher. */
   readonly revision: number;
   readonly created?: boolean;
   readonly canceled?: boolean;
@@ -396,7 +396,7 @@ export class WatchStream {
       this.#drop(watcher);
       return {
         watchId: watcher.id,
-        revision: this.#hub.revision,
+        revision: 0, // etcd's, whose clients look at the compact revision only
         canceled: true,
         compactRevision: state.compactRevision,
         events: NO_EVENTS,
