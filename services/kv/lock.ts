@@ -14,7 +14,7 @@ export const SESSION_TTL_SECONDS = 60n;
 export interface SessionDeps extends Turns {
   /** Makes a lease for a caller that brought none. */
   grantLease(ttlSeconds: bigint): Promise<bigint>;
-  readonly log: { warn(message: string, fields?: Record<string, unknown>): void };
+  readonly log: { error(message: string, fields?: Record<string, unknown>): void };
 }
 
 /** A held lock. */
@@ -65,6 +65,6 @@ export async function giveBack(
   try {
     await leave(api, place);
   } catch (error) {
-    log.warn("a place in a queue could not be given back; it goes with its lease", { error });
+    log.error("a place in a queue could not be given back; it goes with its lease", { error });
   }
 }

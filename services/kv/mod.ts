@@ -106,7 +106,17 @@ export async function createKvModule(deps: KvDeps): Promise<KvModule> {
     maintenance,
     handlers: guardAll(
       guard,
-      createHandlers({ service, leases, alarms, maintenance, backend, guard, logins, pause: deps.pause }),
+      createHandlers({
+        service,
+        leases,
+        alarms,
+        maintenance,
+        backend,
+        guard,
+        logins,
+        log: deps.log,
+        pause: deps.pause,
+      }),
     ),
     async close() {
       await leases.close();

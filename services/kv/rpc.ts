@@ -37,11 +37,12 @@ import type { Logins } from "./logins.ts";
 import { createAuthHandlers } from "./rpc_auth.ts";
 import { createEntryHandlers } from "./rpc_entries.ts";
 import { createLeaseHandlers } from "./rpc_lease.ts";
+import { createLockHandlers } from "./rpc_lock.ts";
 import { createClusterHandlers, createMaintenanceHandlers } from "./rpc_maintenance.ts";
 import type { Alarms } from "./alarms.ts";
 import type { Maintenance } from "./maintenance.ts";
 import type { KvHandlers } from "./served.ts";
-import type { KvService, RangePiece } from "./service.ts";
+import type { KvLogger, KvService, RangePiece } from "./service.ts";
 import type { KeyValue, RangeResult, SortTarget } from "./mvcc.ts";
 import { mapped, toConnectError } from "./rpc_errors.ts";
 import {
@@ -66,13 +67,14 @@ export interface HandlerDeps {
   readonly backend: KvBackend;
   readonly guard: Guard;
   readonly logins: Logins;
+  readonly log: KvLogger;
   /** Lets other work of the event loop run. */
   readonly pause: () => Promise<void>;
 }
 
 /** The implementation of every service, unchecked. */
 export function createHandlers(deps: HandlerDeps): KvHandlers {
-  const { service, leases, alarms, maintenance, backend, guard, logins, pause } = deps;
+  const { service, leases, alarms, maintenance, backend, guard, logins, log, pause } = deps;
   const { clusterId, memberId } = service.identity;
   const header: MakeHeader = (revision) => ({
     $typeName: "etcdserverpb.ResponseHeader",
@@ -88,6 +90,13 @@ export function createHandlers(deps: HandlerDeps): KvHandlers {
     kv: createKv(service, header),
     watch: { watch: (requests, context) => watch(service, header, pause, guard, requests, context) },
     lease: createLeaseHandlers(service, leases, header),
+    ...createLockHandlers({
+      backend,
+      header,
+      pause,
+      log,
+      grantLease: async (ttlSeconds) => (await leases.grant(0n, ttlSeconds)).id,
+    }),
     keyValue: createEntryHandlers({
       backend,
       pause,

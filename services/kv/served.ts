@@ -2,6 +2,8 @@
  *  by the guard; a service whose methods the guard does not know stops the worker from starting. */
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { Auth, Cluster, KV, Lease, Maintenance, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
+import { Election } from "$proto/v3electionpb/v3election_pb.ts";
+import { Lock } from "$proto/v3lockpb/v3lock_pb.ts";
 import type { DescService } from "@bufbuild/protobuf";
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { Guard } from "./guard.ts";
@@ -10,9 +12,11 @@ import type { Guard } from "./guard.ts";
 export const KV_SERVICES = {
   auth: Auth,
   cluster: Cluster,
+  election: Election,
   keyValue: KeyValueService,
   kv: KV,
   lease: Lease,
+  lock: Lock,
   maintenance: Maintenance,
   watch: Watch,
 } as const satisfies Record<string, DescService>;
