@@ -130,7 +130,8 @@ export function fromServiceError(error: unknown, conditional: boolean): GatewayE
     return new GatewayError("precondition_failed", error.rawMessage, { cause: error });
   }
   const code = CODE_NAMES[error.code];
-  if (error.code === Code.Unknown || error.code === Code.Internal) {
+  // `unknown` is a service's own word, as of etcd's recipes; what a service did not mean to say is `internal`.
+  if (error.code === Code.Internal) {
     return new GatewayError(code, "the service failed; the log has the cause under this request id", {
       cause: error,
     });

@@ -341,7 +341,7 @@ Deno.test("what services say is mapped by the table, without their insides", asy
     assertEquals(response.headers.get("www-authenticate"), status === 401 ? "Bearer" : null, name);
     const body = await problem(response);
     assertEquals(body.code, name);
-    assertEquals(body.detail === "because SECRET", code !== Code.Internal && code !== Code.Unknown, name);
+    assertEquals(body.detail === "because SECRET", code !== Code.Internal, name);
   }
   assert(gateway.logged.some(({ level, message }) => level === "error" && message === "request failed"));
 });
