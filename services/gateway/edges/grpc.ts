@@ -62,8 +62,7 @@ const STREAM_WINDOW_BYTES = 256 * 1024;
 const SESSION_WINDOW_BYTES = 1024 * 1024;
 /** Request header bytes; as much as a call may carry to a worker. */
 const MAX_HEADER_BYTES = 16 * 1024;
-/** HTTP/2 error codes. */
-const NO_ERROR = 0;
+/** HTTP/2's error code for a client that asks too much. */
 const ENHANCE_YOUR_CALM = 11;
 /** Calls under way from which further ones start together at the end of the turn, and share datagrams; see calls.ts. */
 const GATHER_FROM = 4;
@@ -244,6 +243,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
   function onCallEnd(call: GrpcCall, code: number, message: string): void {
     const { method, requestId } = call;
     calls.delete(call);
+    settleDrain();
     if (method.streams) streamSlots.leave();
     const durationMs = clock.now() - call.startedAtMs;
     method.metrics.end(code, method.streams ? -1 : durationMs);
@@ -263,7 +263,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
   }
 
   function settleDrain(): void {
-    if (connections.size === 0) drained?.resolve();
+    if (connections.size === 0 && calls.size === 0) drained?.resolve();
   }
 
   return {
@@ -305,8 +305,8 @@ function refuseCall(stream: ServerHttp2Stream, code: Code, message: string): voi
     "grpc-status": String(code),
     "grpc-message": encodeStatusMessage(message),
   }, { endStream: true });
-  // The rest of the request is not read.
-  stream.close(NO_ERROR);
+  // The rest of the request is not kept.
+  stream.resume();
 }
 
 function ignore(): void {}

@@ -24,9 +24,6 @@ export interface CallOwner {
 const FORWARDED = ["token", "authorization", "traceparent", "tracestate"] as const;
 const REQUEST_ID = /^[A-Za-z0-9._~-]{1,128}$/;
 
-/** HTTP/2 error codes. */
-const NO_ERROR = 0;
-
 const OK_TRAILERS: OutgoingHttpHeaders = { "grpc-status": "0" };
 const HEADERS: OutgoingHttpHeaders = { ":status": 200, "content-type": "application/grpc" };
 // No `date`: gRPC has no use for it.
@@ -209,10 +206,8 @@ export class GrpcCall implements RawCallHandler, Bagged {
     } else {
       stream.respond({ ...this.#answerHeaders, ...HEADERS, ...status }, { endStream: true });
     }
-    // A client that is still sending is told to stop.
-    if (!stream.readableEnded && !this.method.takesOne || this.#reader.violation !== undefined) {
-      stream.close(NO_ERROR);
-    }
+    // What the client still sends is not kept. It is not told to stop by a reset, which could overtake the status.
+    stream.resume();
   }
 
   #sendTrailers(trailers: OutgoingHttpHeaders): void {
