@@ -1,6 +1,6 @@
 /** Makes a store's data folder from a backup: a database file that `Snapshot` of this service or of an etcd gave.
  *
- *  The store on the log is built beside its place and moved there when it is whole, so that a restore that was cut off
+ *  The store is built beside its place and moved there when it is whole, so that a restore that was cut off
  *  leaves nothing that looks like a store. */
 import { createHash } from "node:crypto";
 import type { BoltSource } from "../../storage/bolt/mod.ts";
@@ -8,6 +8,8 @@ import { type Identity, identityRecord, snapshotRecords } from "./record.ts";
 import { MvccState } from "./state.ts";
 import { readEtcdFile } from "./stores/etcd_file.ts";
 import { openLogStore } from "./stores/log.ts";
+import { SQLITE_FILE } from "./stores/sqlite/engine.ts";
+import { openSqliteImport } from "./stores/sqlite/import.ts";
 
 /** What to restore, and to where. */
 export interface RestoreOptions {
@@ -17,6 +19,10 @@ export interface RestoreOptions {
   readonly directory: string;
   /** Takes a file without its hash, as one copied from an etcd's data folder is. */
   readonly skipHashCheck?: boolean;
+  /** The engine that will use the folder, kv.engine of the configuration. */
+  readonly engine: "memory" | "sqlite";
+  /** Page size of the file of the engine `sqlite`, kv.sqlite.pageBytes of the configuration. */
+  readonly pageBytes: number;
   /** Source of the new store's identity. */
   readonly random: { fill(target: Uint8Array): Uint8Array };
 }
@@ -46,14 +52,40 @@ const CHUNK_BYTES = 1_048_576;
  *  @throws {BoltError} if the file is not a database of etcd's.
  *  @throws {LogError} or the platform's error, if a file cannot be read or written. */
 export async function restoreBackup(options: RestoreOptions): Promise<RestoreReport> {
-  await checkEmpty(options.directory);
+  const { directory } = options;
+  await checkEmpty(directory);
   using file = await Deno.open(options.backup, { read: true });
-  const size = await checkHash(file, options);
-  const words = new DataView(options.random.fill(new Uint8Array(20)).slice().buffer);
-  const state = new MvccState(words.getUint32(0));
+  const source = new FileSource(file, await checkHash(file, options));
+  const scratch = `${directory}.restoring`;
+  await removeIfThere(scratch);
+  await Deno.mkdir(scratch, { recursive: true });
+  let report: RestoreReport;
+  try {
+    report = options.engine === "sqlite"
+      ? await makeSqlite(scratch, source, options)
+      : await makeLog(scratch, source, options);
+    // Not what is in it: it was empty when this began.
+    await removeIfThere(directory, false);
+    await Deno.rename(scratch, directory);
+  } catch (error) {
+    await removeIfThere(scratch);
+    throw error;
+  }
+  await syncParent(directory);
+  return report;
+}
+
+/** Makes the log of the engine `memory`: one snapshot of everything. */
+async function makeLog(
+  directory: string,
+  source: BoltSource,
+  { random }: RestoreOptions,
+): Promise<RestoreReport> {
+  const { hash, identity } = seeds(random);
+  const state = new MvccState(hash);
   const entries = new Map<string, Uint8Array>();
   state.deferOrder(true);
-  await readEtcdFile(new FileSource(file, size), {
+  await readEtcdFile(source, {
     begin: (compactRevision) => state.beginLoad(1, compactRevision),
     row: (row) =>
       state.appendRow(
@@ -69,39 +101,54 @@ export async function restoreBackup(options: RestoreOptions): Promise<RestoreRep
     end: (revision) => state.revision = revision,
   });
   state.deferOrder(false);
-  const identity = { clusterId: words.getBigUint64(4), memberId: words.getBigUint64(12) };
-  await writeStore(options.directory, state, entries, identity);
   const { revision, compactRevision, keyCount } = state;
-  return { revision, compactRevision, keys: keyCount, bytes: size };
+  const nothing = { snapshotRecord: () => {}, logRecord: () => {} };
+  const store = await openLogStore({ directory, durability: "always" }, nothing);
+  try {
+    const seq = store.append(identityRecord(identity));
+    await store.durable(seq);
+    await store.snapshot(snapshotRecords(state, { revision, compactRevision, identity, entries }), seq);
+  } finally {
+    await store.close();
+  }
+  return { revision, compactRevision, keys: keyCount, bytes: source.size };
 }
 
-async function writeStore(
+/** Makes the file of the engine `sqlite`. */
+async function makeSqlite(
   directory: string,
-  state: MvccState,
-  entries: ReadonlyMap<string, Uint8Array>,
-  identity: Identity,
-): Promise<void> {
-  const scratch = `${directory}.restoring`;
-  await removeIfThere(scratch);
-  await Deno.mkdir(scratch, { recursive: true });
+  source: BoltSource,
+  { random, pageBytes }: RestoreOptions,
+): Promise<RestoreReport> {
+  const into = openSqliteImport(`${directory}/${SQLITE_FILE}`, pageBytes, seeds(random).identity);
   try {
-    const nothing = { snapshotRecord: () => {}, logRecord: () => {} };
-    const store = await openLogStore({ directory: scratch, durability: "always" }, nothing);
-    try {
-      const seq = store.append(identityRecord(identity));
-      await store.durable(seq);
-      const { revision, compactRevision } = state;
-      await store.snapshot(snapshotRecords(state, { revision, compactRevision, identity, entries }), seq);
-    } finally {
-      await store.close();
-    }
-    // Not what is in it: it was empty when this began.
-    await removeIfThere(directory, false);
-    await Deno.rename(scratch, directory);
-  } catch (error) {
-    await removeIfThere(scratch);
-    throw error;
+    let revision = 1;
+    let compactRevision = 0;
+    await readEtcdFile(source, {
+      entry: into.entry,
+      row: into.row,
+      begin(at) {
+        compactRevision = at;
+        into.begin(at);
+      },
+      end(at) {
+        revision = at;
+        into.end(at);
+      },
+    });
+    return { revision, compactRevision, keys: into.keys, bytes: source.size };
+  } finally {
+    into.close();
   }
+}
+
+function seeds(random: RestoreOptions["random"]): { readonly hash: number; readonly identity: Identity } {
+  const words = new DataView(random.fill(new Uint8Array(20)).slice().buffer);
+  const identity = { clusterId: words.getBigUint64(4), memberId: words.getBigUint64(12) };
+  return { hash: words.getUint32(0), identity };
+}
+
+async function syncParent(directory: string): Promise<void> {
   if (Deno.build.os === "windows") return;
   using parent = await Deno.open(`${directory}/..`, { read: true });
   await parent.sync();

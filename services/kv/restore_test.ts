@@ -4,10 +4,13 @@ import { createHash } from "node:crypto";
 import { createPrng } from "../../storage/testing/fault_fs.ts";
 import { MemoryFile } from "../../storage/bolt/testing/memory_file.ts";
 import { BINARIES, requireBinary, startEtcd } from "../../tests/support/server.ts";
+import { BoltError } from "../../storage/bolt/mod.ts";
 import { createManualClock } from "../runtime/clock.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { kvConfigSchema } from "./config.ts";
+import { type EngineSeeds, memoryEngine } from "./engine.ts";
 import { createKvModule, type KvModule } from "./mod.ts";
+import { openSqliteEngine, SQLITE_FILE } from "./stores/sqlite/engine.ts";
 import { restoreBackup, RestoreError } from "./restore.ts";
 import { hashKeys, writeEtcdFile } from "./stores/etcd_file.ts";
 import { openLogStore } from "./stores/log.ts";
@@ -17,6 +20,7 @@ import type { DeleteOp, PutOp } from "./txn.ts";
 const bytes = (text: string) => new TextEncoder().encode(text);
 const text = (value: Uint8Array) => new TextDecoder().decode(value);
 const pause = () => Promise.resolve();
+const RESTORE = { engine: "memory", pageBytes: 4_096, random: systemRandom } as const;
 const EVERYTHING = { key: bytes("\0"), range: { start: bytes("\0"), end: undefined } };
 
 Deno.test("a backup restored here has every revision, deletion, lease and user of the store", async () => {
@@ -42,7 +46,7 @@ Deno.test("a backup restored here has every revision, deletion, lease and user o
     if (compactAt > 0) await service.compact(compactAt, true);
     const backup = await saveBackup(service, `${folder.path}/backup`);
     const directory = `${folder.path}/after${compactAt}`;
-    const report = await restoreBackup({ backup, directory, random: systemRandom });
+    const report = await restoreBackup({ backup, directory, ...RESTORE });
     assertEquals(report.revision, service.revision);
     assertEquals(report.compactRevision, compactAt);
     const after = await openStore(directory);
@@ -56,6 +60,79 @@ Deno.test("a backup restored here has every revision, deletion, lease and user o
   await before.close();
 });
 
+for (const index of ["memory", "disk"] as const) {
+  Deno.test(`a backup restored for SQLite with the index in ${index} is read, compacted and written as the store was`, async () => {
+    await using folder = await temporaryFolder();
+    const before = await openStore(`${folder.path}/before`);
+    const { service } = before;
+    await writeHistory(service, 23, 300);
+    await service.mutate((log) => log.meta("lease/00000000000004d2", leaseValue(60_000)));
+    for (const compactAt of [0, 120, 280]) {
+      if (compactAt > 0) await service.compact(compactAt, true);
+      const backup = await saveBackup(service, `${folder.path}/backup`);
+      const directory = `${folder.path}/after${compactAt}`;
+      const report = await restoreBackup({ backup, directory, ...RESTORE, engine: "sqlite" });
+      const after = await openStore(directory, index);
+      assertEquals(report.keys, service.figures().keys);
+      assertEquals(after.service.revision, service.revision);
+      assertEquals(contentOf(after.service), contentOf(service));
+      await after.service.put(put(bytes("key/0"), "later"));
+      await after.service.compact(after.service.revision, true);
+      assertEquals(after.service.figures().keys, Math.max(report.keys, oursAt(after.service, 0).length));
+      await after.close();
+    }
+    await before.close();
+  });
+}
+
+Deno.test("a backup whose last deletions were compacted away keeps the revision on every engine", async () => {
+  await using folder = await temporaryFolder();
+  const before = await openStore(`${folder.path}/before`);
+  await before.service.put(put(bytes("a"), "1"));
+  await before.service.delete(remove(bytes("a")));
+  await before.service.compact(3, true);
+  const backup = await saveBackup(before.service, `${folder.path}/backup`);
+  await before.close();
+  for (const engine of ["memory", "sqlite"] as const) {
+    for (const index of ["memory", "disk"] as const) {
+      const directory = `${folder.path}/${engine}-${index}`;
+      await restoreBackup({ backup, directory, ...RESTORE, engine });
+      const after = await openStore(directory, engine === "sqlite" ? index : undefined);
+      assertEquals([after.service.revision, oursAt(after.service, 3)], [3, []]);
+      assertEquals((await after.service.put(put(bytes("a"), "2"))).revision, 4);
+      await after.close();
+    }
+  }
+});
+
+Deno.test("a damaged backup is restored, or refused with the format's error, and leaves no folder then", async () => {
+  await using folder = await temporaryFolder();
+  const store = await openStore(`${folder.path}/store`);
+  await writeHistory(store.service, 9, 60);
+  await store.service.mutate((log) => log.meta("lease/00000000000004d2", leaseValue(60_000)));
+  const backup = await saveBackup(store.service, `${folder.path}/backup`);
+  await store.close();
+  const whole = (await Deno.readFile(backup)).subarray(0, -32);
+  const directory = `${folder.path}/new`;
+  let refused = 0;
+  for (let seed = 1; seed <= 150; seed++) {
+    const random = createPrng(seed);
+    const damaged = whole.slice();
+    for (let i = 0; i < 3; i++) damaged[Math.floor(random() * damaged.length)] = random() * 256;
+    await Deno.writeFile(backup, damaged);
+    try {
+      await restoreBackup({ backup, directory, ...RESTORE, skipHashCheck: true });
+      await Deno.remove(directory, { recursive: true });
+    } catch (error) {
+      if (!(error instanceof BoltError)) throw new Error(`seed ${seed}`, { cause: error });
+      refused++;
+      await assertRejects(() => Deno.stat(directory), Deno.errors.NotFound);
+      await assertRejects(() => Deno.stat(`${directory}.restoring`), Deno.errors.NotFound);
+    }
+  }
+  assert(refused > 20 && refused < 150, `${refused} were refused`);
+});
+
 Deno.test("restoreBackup() refuses a folder with something in it, and files without the right hash", async () => {
   await using folder = await temporaryFolder();
   const store = await openStore(`${folder.path}/store`);
@@ -64,7 +141,7 @@ Deno.test("restoreBackup() refuses a folder with something in it, and files with
   await store.close();
   const directory = `${folder.path}/new`;
   const restore = (options: { skipHashCheck?: boolean; directory?: string } = {}) =>
-    restoreBackup({ backup, directory, random: systemRandom, ...options });
+    restoreBackup({ backup, directory, ...RESTORE, ...options });
   await assertRejects(
     () => restore({ directory: `${folder.path}/store` }),
     RestoreError,
@@ -109,7 +186,7 @@ Deno.test("an etcd's backup is restored here, and one of ours into an etcd", asy
     const saved = `${folder.path}/saved`;
     await ctl("snapshot", "save", saved);
     const directory = `${folder.path}/ours${compactAt}`;
-    const report = await restoreBackup({ backup: saved, directory, random: systemRandom });
+    const report = await restoreBackup({ backup: saved, directory, ...RESTORE });
     const ours = await openStore(directory);
     const { service } = ours;
     for (let revision = Math.max(1, compactAt); revision <= report.revision; revision += 13) {
@@ -162,9 +239,19 @@ async function temporaryFolder(): Promise<AsyncDisposable & { readonly path: str
   return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
 }
 
-function openStore(directory: string): Promise<KvModule> {
+/** Opens the store of a folder: on the log, or on SQLite with the index there. */
+function openStore(directory: string, index?: "memory" | "disk"): Promise<KvModule> {
+  const openEngine = index === undefined
+    ? memoryEngine((replay) => openLogStore({ directory, durability: "none" }, replay))
+    : (seeds: EngineSeeds) => {
+      const { cacheBytes, pageBytes } = kvConfigSchema.parse({}).sqlite;
+      const path = `${directory}/${SQLITE_FILE}`;
+      return Promise.resolve(
+        openSqliteEngine({ path, index, cacheBytes, pageBytes, durability: "none", intervalMs: 100 }, seeds),
+      );
+    };
   return createKvModule({
-    openStore: (replay) => openLogStore({ directory, durability: "none" }, replay),
+    openEngine,
     config: kvConfigSchema.parse({}),
     random: systemRandom,
     log: { info: () => {}, error: () => {} },

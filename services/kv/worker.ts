@@ -15,7 +15,7 @@ import { createRedisModule, type RedisDeps } from "./resp/mod.ts";
 import { createEntryHandlers } from "./rpc_entries.ts";
 import { serveAll } from "./served.ts";
 import { openLogStore } from "./stores/log.ts";
-import { openSqliteEngine } from "./stores/sqlite/engine.ts";
+import { openSqliteEngine, SQLITE_FILE } from "./stores/sqlite/engine.ts";
 
 runWorker({
   name: "kv",
@@ -99,7 +99,7 @@ function chooseEngine({ config, clock }: WorkerContext, directory: string): Open
   }
   return async (seeds) => {
     await Deno.mkdir(directory, { recursive: true });
-    const path = `${directory}/kv.sqlite`;
+    const path = `${directory}/${SQLITE_FILE}`;
     return openSqliteEngine({ path, durability, intervalMs, clock, ...sqlite }, seeds);
   };
 }

@@ -15,6 +15,9 @@ import {
   readEntries,
 } from "./tables.ts";
 
+/** Name of the file in the store's folder. */
+export const SQLITE_FILE = "kv.sqlite";
+
 /** How to open the engine. */
 export interface SqliteEngineOptions extends SqliteStoreOptions {
   /** The file; SQLite keeps `<path>-wal` beside it. */

@@ -93,10 +93,14 @@ export function readEntries(database: Database): Map<string, Uint8Array> {
   return new Map(rows.map(([name, value]) => [name as string, value as Uint8Array]));
 }
 
-/** Id of the newest row, and its revision; 0 and 1 when nothing was written. */
+/** Id of the newest row, and the newest revision; 0 and 1 when nothing was written. A store that was restored may have
+ *  been compacted at a revision of which there is no row any more. */
 export function readNewest(database: Database): { id: number; revision: number } {
   const row: SqlRow | undefined = database.prepare("SELECT id, mod FROM rows ORDER BY id DESC LIMIT 1").get();
-  return row === undefined ? { id: 0, revision: 1 } : { id: row[0] as number, revision: row[1] as number };
+  const compacted = new Meta(database).number("compact_revision");
+  return row === undefined
+    ? { id: 0, revision: Math.max(1, compacted) }
+    : { id: row[0] as number, revision: Math.max(row[1] as number, compacted) };
 }
 
 /** A lease as it is bound. */
