@@ -168,9 +168,9 @@ export class Database {
     }
   }
 
-  /** Undoes the transaction, if there is one. */
+  /** Undoes the transaction, if there is one. @throws {SqliteError} */
   rollback(): void {
-    if (this.isInTransaction) this.#raw.exec("ROLLBACK");
+    if (this.isInTransaction) this.execute("ROLLBACK");
   }
 
   /** Moves what the write-ahead log holds to the file. Not within a transaction. @throws {SqliteError} */

@@ -6,8 +6,7 @@
  *
  *      put a (2nd time)   rows + [9: a@7]    heads a: 4 → 9    olds + [a@5: 4]
  *      purge up to 7      rows - [4: a@5]                      olds - [a@5: 4] */
-import { type Database, type SqlRow, type Statement } from "../../../../storage/sqlite/mod.ts";
-import { SqliteError } from "../../../../storage/sqlite/mod.ts";
+import { type Database, SqliteError, type SqlRow, type Statement } from "../../../../storage/sqlite/mod.ts";
 import { KvError } from "../../errors.ts";
 import { compareBytes, type KeyRange } from "../../key.ts";
 import {
@@ -72,11 +71,12 @@ interface Change {
 
 /** Mvcc on a database. What it throws of the file's making is a KvError: `readOnly` for writes, `unreadable` for reads. */
 export class DiskIndex implements Mvcc, GroupWriter {
-  revision: number;
-  compactRevision: number;
-  keyCount: number;
-  bytes: number;
-  historyBytes: number;
+  revision = 1;
+  compactRevision = 0;
+  keyCount = 0;
+  bytes = 0;
+  historyBytes = 0;
+  readonly #database: Database;
   readonly #store: SqliteStore;
   readonly #sql: ReturnType<typeof prepareStatements>;
   readonly #recent: (Row | undefined)[] = new Array(RECENT_ROWS);
@@ -84,15 +84,15 @@ export class DiskIndex implements Mvcc, GroupWriter {
   readonly #firstIds = new Float64Array(RECENT_REVISIONS);
   readonly #liveKeys = new Float64Array(RECENT_REVISIONS);
   /** Oldest revision of which they are known. */
-  #knownFrom: number;
+  #knownFrom = 1;
   #changes: Change[] = [];
   /** Id of the next row, and of the first that is not committed. */
-  #nextId: number;
-  #committedEnd: number;
+  #nextId = 1;
+  #committedEnd = 1;
   /** First row that purging has not gone past. */
-  #historyStart: number;
+  #historyStart = 1;
   /** Rows before it have nothing older behind them any more. */
-  #trimmed: number;
+  #trimmed = 1;
   /** First rows of the compact revision and of the one after it. */
   #kept = 0;
   #trimmable = 0;
@@ -101,21 +101,10 @@ export class DiskIndex implements Mvcc, GroupWriter {
   #isChanged = false;
 
   constructor(database: Database, store: SqliteStore) {
+    this.#database = database;
     this.#store = store;
     this.#sql = prepareStatements(database);
-    const meta = new Meta(database);
-    const newest = readNewest(database);
-    this.revision = newest.revision;
-    this.#knownFrom = newest.revision + 1;
-    this.#nextId = newest.id + 1;
-    this.#committedEnd = this.#nextId;
-    this.compactRevision = meta.number("compact_revision");
-    this.keyCount = meta.number("keys");
-    this.bytes = meta.number("bytes");
-    this.historyBytes = meta.number("history_bytes");
-    this.#historyStart = meta.number("history_start");
-    this.#trimmed = this.#historyStart;
-    this.#placeCompaction();
+    this.#load();
   }
 
   costOfPut(keyBytes: number, valueBytes: number): number {
@@ -187,8 +176,6 @@ export class DiskIndex implements Mvcc, GroupWriter {
       this.#count(row, before, -1);
       this.#forgetRecent(row.id);
       this.#nextId--;
-      // When the store has stopped, its transaction is undone already.
-      if (this.#store.hasFailed) continue;
       this.#store.attempt(() => {
         deleteRow.run(row.id);
         if (before === undefined) deleteHead.run(row.key);
@@ -438,7 +425,17 @@ export class DiskIndex implements Mvcc, GroupWriter {
   /** As Mvcc has it, but looks at PURGE_ROWS at most when it has a bound: each is a change of the file. */
   purge(budget: number): void {
     if (this.#purgeHolds > 0 || this.hasChanges || this.#store.hasFailed) return;
-    let left = budget === Infinity ? Infinity : Math.min(budget, PURGE_ROWS);
+    try {
+      this.#purge(budget === Infinity ? Infinity : Math.min(budget, PURGE_ROWS));
+    } catch (error) {
+      // Nobody waits for it: what is wrong with the file is told by the store, which stops.
+      if (!(error instanceof KvError && error.cause instanceof SqliteError)) throw error;
+      this.#store.stop(error.cause);
+    }
+  }
+
+  #purge(budget: number): void {
+    let left = budget;
     for (; left > 0 && this.#historyStart < this.#kept; left--) {
       const row = this.#row(this.#historyStart);
       this.#trim(row);
@@ -493,6 +490,29 @@ export class DiskIndex implements Mvcc, GroupWriter {
     const writes = this.#groupWrites;
     this.#groupWrites = 0;
     return writes * PAGES_A_WRITE + 1;
+  }
+
+  /** Goes back to what is durable. */
+  undone(): void {
+    this.#changes = [];
+    this.#recent.fill(undefined);
+    this.#load();
+  }
+
+  #load(): void {
+    const meta = new Meta(this.#database);
+    const newest = readNewest(this.#database);
+    this.revision = newest.revision;
+    this.#knownFrom = newest.revision + 1;
+    this.#nextId = newest.id + 1;
+    this.#committedEnd = this.#nextId;
+    this.compactRevision = meta.number("compact_revision");
+    this.keyCount = meta.number("keys");
+    this.bytes = meta.number("bytes");
+    this.historyBytes = meta.number("history_bytes");
+    this.#historyStart = meta.number("history_start");
+    this.#trimmed = this.#historyStart;
+    this.#placeCompaction();
   }
 
   #placeCompaction(): void {

@@ -202,4 +202,7 @@ class HeldRows implements GroupWriter {
     values.garbage.length = 0;
     return Math.ceil(bytes / this.#pageBytes) + deleted + 1;
   }
+
+  /** Rows that never became durable stay in the index, where nobody is shown them. */
+  undone(): void {}
 }

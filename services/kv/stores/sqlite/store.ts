@@ -23,6 +23,8 @@ const RELEASE_PAGES = 256;
 export interface GroupWriter {
   /** Writes what it held back, in the transaction; returns about how many pages the group changed. */
   writeGroup(meta: Meta): number;
+  /** The open transaction is undone, and there will be no other. */
+  undone(): void;
 }
 
 /** How durable a commit is. */
@@ -39,7 +41,7 @@ export class SqliteStore implements KvStore {
   readonly openedLogBytes = 0;
   readonly stopped: Promise<StoreError>;
   /** Set once, before the first append. */
-  writer: GroupWriter = { writeGroup: () => 0 };
+  writer: GroupWriter = { writeGroup: () => 0, undone: () => {} };
   durableSeq = 0;
   readonly #database: Database;
   readonly #options: SqliteStoreOptions;
@@ -107,8 +109,7 @@ export class SqliteStore implements KvStore {
     try {
       return step();
     } catch (error) {
-      if (!(error instanceof SqliteError)) throw error;
-      throw new KvError("readOnly", this.#fail(error).message, { cause: error });
+      throw new KvError("readOnly", this.stop(sqliteErrorOf(error)).message, { cause: error });
     }
   }
 
@@ -157,9 +158,11 @@ export class SqliteStore implements KvStore {
       before = left;
     }
     if (this.#isClosed) return;
-    this.#commit();
-    this.attempt(() => this.#database.checkpoint("TRUNCATE"));
-    this.#walPages = 0;
+    this.#commit(() => {
+      this.#walPages = 0;
+      this.#database.checkpoint("TRUNCATE");
+    });
+    if (this.#failure !== undefined) throw new KvError("readOnly", this.#failure.message);
   }
 
   stats(): StoreStats {
@@ -178,27 +181,32 @@ export class SqliteStore implements KvStore {
 
   close(): Promise<void> {
     if (this.#isClosed) return Promise.resolve();
-    this.#commit();
-    if (!this.#database.isSynced) this.#syncNow();
+    this.#commit(() => this.#sync());
     this.#isClosed = true;
     clearTimeout(this.#syncTimer);
     this.#database.close();
     return Promise.resolve();
   }
 
-  #commit(): void {
+  /** Commits the group, does `outside` while no transaction is open, and then tells who waits: they may begin the next. */
+  #commit(outside?: () => void): void {
     if (this.#failure !== undefined) return;
+    let failure: SqliteError | undefined;
     try {
       this.#writeAndCommit();
     } catch (error) {
-      if (!(error instanceof SqliteError)) throw error;
-      this.#fail(error);
+      this.stop(sqliteErrorOf(error));
       return;
     }
+    try {
+      outside?.();
+    } catch (error) {
+      failure = sqliteErrorOf(error);
+    }
     this.#complete();
-    if (this.#walPages < CHECKPOINT_PAGES) return;
-    // After the answers of this group, which need not wait for it.
-    setImmediate(() => this.#checkpoint());
+    if (failure !== undefined) this.stop(failure);
+    // Later, so that the answers of this group need not wait for it.
+    else if (this.#walPages >= CHECKPOINT_PAGES) setImmediate(() => this.#checkpoint());
   }
 
   #writeAndCommit(): void {
@@ -231,59 +239,56 @@ export class SqliteStore implements KvStore {
   }
 
   #checkpoint(): void {
-    if (this.#isClosed || this.#failure !== undefined || this.#walPages < CHECKPOINT_PAGES) return;
-    if (this.#database.isInTransaction) this.#commit();
-    if (this.#failure !== undefined) return;
-    this.#walPages = 0;
-    try {
+    if (this.#isClosed || this.#walPages < CHECKPOINT_PAGES) return;
+    this.#commit(() => {
+      this.#walPages = 0;
       this.#database.checkpoint();
-    } catch (error) {
-      if (!(error instanceof SqliteError)) throw error;
-      this.#fail(error);
-    }
+    });
   }
 
   #armSync(): void {
     this.#syncTimer ??= setTimeout(() => {
       this.#syncTimer = undefined;
-      if (this.#isClosed) return;
-      if (this.#database.isInTransaction) this.#commit();
-      this.#syncNow();
+      if (!this.#isClosed) this.#commit(() => this.#sync());
     }, this.#options.intervalMs);
   }
 
-  /** A synced commit: it makes all before it durable. Not within a transaction. */
-  #syncNow(): void {
-    if (this.#failure !== undefined) return;
+  /** A synced commit: it makes all before it durable. Not within a transaction. @throws {SqliteError} */
+  #sync(): void {
     const database = this.#database;
-    try {
-      database.isSynced = true;
-      database.begin();
-      // A commit that changes nothing would sync nothing.
-      this.#meta.set("synced_groups", this.#groups);
-      database.commit();
-      database.isSynced = false;
-      this.#syncs++;
-    } catch (error) {
-      if (!(error instanceof SqliteError)) throw error;
-      this.#fail(error);
-    }
+    if (database.isSynced) return;
+    database.isSynced = true;
+    database.begin();
+    // A commit that changes nothing would sync nothing.
+    this.#meta.set("synced_groups", this.#groups);
+    database.commit();
+    database.isSynced = false;
+    this.#syncs++;
+    clearTimeout(this.#syncTimer);
+    this.#syncTimer = undefined;
   }
 
   /** Stops the store. The open transaction is undone: nothing of it was acknowledged. */
-  #fail(cause: SqliteError): StoreError {
+  stop(cause: SqliteError): StoreError {
     if (this.#failure !== undefined) return this.#failure;
     const failure = new StoreError("failed", cause.message, { cause });
     this.#failure = failure;
     clearTimeout(this.#syncTimer);
     try {
       this.#database.rollback();
+      this.writer.undone();
     } catch (error) {
       // Reads go on as long as the file lets them; the first failure is the one to tell.
-      if (!(error instanceof Error)) throw error;
+      sqliteErrorOf(error);
     }
     this.#waiters?.reject(failure);
     this.#tellStopped(failure);
     return failure;
   }
+}
+
+/** The error if it is the database's; any other is a mistake of the program's and goes on. */
+function sqliteErrorOf(error: unknown): SqliteError {
+  if (error instanceof SqliteError) return error;
+  throw error;
 }
