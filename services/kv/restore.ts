@@ -3,7 +3,7 @@
  *  The store is built beside its place and moved there when it is whole, so that a restore that was cut off
  *  leaves nothing that looks like a store. */
 import { createHash } from "node:crypto";
-import type { BoltSource } from "../../storage/bolt/mod.ts";
+import { BoltError, type BoltSource } from "../../storage/bolt/mod.ts";
 import { type Identity, identityRecord, snapshotRecords } from "./record.ts";
 import { MvccState } from "./state.ts";
 import { readEtcdFile } from "./stores/etcd_file.ts";
@@ -19,10 +19,10 @@ export interface RestoreOptions {
   readonly directory: string;
   /** Takes a file without its hash, as one copied from an etcd's data folder is. */
   readonly skipHashCheck?: boolean;
-  /** The engine that will use the folder, kv.engine of the configuration. */
-  readonly engine: "memory" | "sqlite";
-  /** Page size of the file of the engine `sqlite`, kv.sqlite.pageBytes of the configuration. */
-  readonly pageBytes: number;
+  /** The engine that will use the folder, kv.engine of the configuration; default `memory`. */
+  readonly engine?: "memory" | "sqlite";
+  /** Page size of the file of the engine `sqlite`, kv.sqlite.pageBytes of the configuration; default 4,096. */
+  readonly pageBytes?: number;
   /** Source of the new store's identity. */
   readonly random: { fill(target: Uint8Array): Uint8Array };
 }
@@ -36,11 +36,12 @@ export interface RestoreReport {
   readonly bytes: number;
 }
 
-/** A restore was refused; the message is fit for a person. */
+/** A restore was refused; the message is fit for a person. The cause is a BoltError where the file is the trouble. */
 export class RestoreError extends Error {
   override readonly name = "RestoreError";
 }
 
+const PAGE_BYTES = 4_096;
 const HASH_BYTES = 32;
 /** Pages are multiples of this, so a length that is `HASH_BYTES` more has a hash at its end. */
 const SECTOR_BYTES = 512;
@@ -48,8 +49,7 @@ const SECTOR_BYTES = 512;
 const CHUNK_BYTES = 1_048_576;
 
 /** Restores a backup. The store gets a new identity: it is another one, and clients that watched the old one should see it.
- *  @throws {RestoreError} if the folder is not empty, or the hash is missing or wrong.
- *  @throws {BoltError} if the file is not a database of etcd's.
+ *  @throws {RestoreError} if the folder is not empty, the hash is missing or wrong, or the file not a database of etcd's.
  *  @throws {LogError} or the platform's error, if a file cannot be read or written. */
 export async function restoreBackup(options: RestoreOptions): Promise<RestoreReport> {
   const { directory } = options;
@@ -69,7 +69,9 @@ export async function restoreBackup(options: RestoreOptions): Promise<RestoreRep
     await Deno.rename(scratch, directory);
   } catch (error) {
     await removeIfThere(scratch);
-    throw error;
+    throw error instanceof BoltError
+      ? new RestoreError(`cannot restore ${options.backup}: ${error.message}`, { cause: error })
+      : error;
   }
   await syncParent(directory);
   return report;
@@ -118,7 +120,7 @@ async function makeLog(
 async function makeSqlite(
   directory: string,
   source: BoltSource,
-  { random, pageBytes }: RestoreOptions,
+  { random, pageBytes = PAGE_BYTES }: RestoreOptions,
 ): Promise<RestoreReport> {
   const into = openSqliteImport(`${directory}/${SQLITE_FILE}`, pageBytes, seeds(random).identity);
   try {
