@@ -91,15 +91,10 @@ export class Guard {
     return credential;
   }
 
-  /** What a caller may do. */
-  permitOf(caller: Caller): Permit {
-    return new Permit(this, caller);
-  }
-
-  /** Why a watch may not be created, as etcd says it; undefined when it may. */
-  watchRefusal(call: Call, key: Uint8Array, range: KeyRange | "single"): string | undefined {
-    if (!this.auth.isEnabled) return undefined;
-    return refusalOf(() => new Permit(this, call).watch(key, range));
+  /** What a caller may do; of a call, who that is is looked up once, when it first matters. A stream has one permit from its
+   *  beginning to its end: a token need not be used to stay good for it. */
+  permitOf(source: Caller | Call): Permit {
+    return new Permit(this, source);
   }
 
   /** The implementation of a service with every method checked.
@@ -126,7 +121,7 @@ export class Guard {
 
   #unary(rule: Rule, handler: Handler): Handler {
     return (request, context) => {
-      if (this.auth.isEnabled) this.#check(rule, request, context);
+      if (this.auth.isEnabled) mapped(() => rule(this.permitOf(context), request as never));
       return handler(request, context);
     };
   }
@@ -135,16 +130,18 @@ export class Guard {
   #answers(rule: Rule, handler: StreamHandler): Handler {
     return (request, context) => {
       if (!this.auth.isEnabled) return handler(request, context);
-      this.#check(rule, request, context);
-      return this.#watched(rule, request, context, handler(request, context));
+      const check = () => mapped(() => rule(permit, request as never));
+      const permit = this.permitOf(context);
+      check();
+      return this.#watched(check, handler(request, context));
     };
   }
 
-  async *#watched(rule: Rule, request: unknown, context: HandlerContext, answers: AsyncIterable<unknown>) {
+  async *#watched(check: () => void, answers: AsyncIterable<unknown>) {
     let revision = this.auth.revision;
     for await (const answer of answers) {
       if (this.auth.revision !== revision) {
-        this.#check(rule, request, context);
+        check();
         revision = this.auth.revision;
       }
       yield answer;
@@ -158,29 +155,15 @@ export class Guard {
   }
 
   async *#checkedRequests(rule: Rule, requests: AsyncIterable<unknown>, context: HandlerContext) {
+    const permit = this.permitOf(context);
     for await (const request of requests) {
-      if (this.auth.isEnabled) this.#check(rule, request, context);
+      if (this.auth.isEnabled) mapped(() => rule(permit, request as never));
       yield request;
     }
-  }
-
-  #check(rule: Rule, request: unknown, context: HandlerContext): void {
-    mapped(() => rule(new Permit(this, context), request as never));
   }
 }
 
 const BEARER = /^bearer +/i;
-
-/** Runs a check of a watch and says what the answer's `cancel_reason` is when it fails. */
-export function refusalOf(check: () => void): string | undefined {
-  try {
-    check();
-    return undefined;
-  } catch (error) {
-    if (!(error instanceof KvError)) throw error;
-    return `rpc error: code = ${GO_CODES[error.code] ?? "PermissionDenied"} desc = ${error.message}`;
-  }
-}
 
 /** Codes as Go writes them, of what a check says. */
 const GO_CODES: Readonly<Partial<Record<KvError["code"], string>>> = {
@@ -256,6 +239,18 @@ export class Permit {
     this.keys("read", key.length === 0 ? FIRST_KEY : key, range);
   }
 
+  /** Why a watch may not be created, as etcd says it in `cancel_reason`; undefined when it may. */
+  watchRefusal(key: Uint8Array, range: KeyRange | "single"): string | undefined {
+    if (!this.guard.auth.isEnabled) return undefined;
+    try {
+      this.watch(key, range);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof KvError)) throw error;
+      return `rpc error: code = ${GO_CODES[error.code] ?? "PermissionDenied"} desc = ${error.message}`;
+    }
+  }
+
   /** @throws {KvError} as `root`, for whoever does not have the role. */
   role(name: string): void {
     this.guard.auth.checkRole(this.caller, name);
@@ -297,7 +292,7 @@ const RULES: Readonly<Record<string, Rule | "anyone" | "handler">> = {
   // It takes history from everybody. etcd before 3.4.42 lets anyone.
   "etcdserverpb.KV/Compact": root,
 
-  // A refusal is an answer to the watch's creation: Guard.watchRefusal.
+  // A refusal is an answer to the watch's creation: Permit.watchRefusal.
   "etcdserverpb.Watch/Watch": "handler",
 
   "etcdserverpb.Lease/LeaseGrant": user,

@@ -200,12 +200,8 @@ function open() {
   auth.addUser(log, "ann", bytes("h"));
   auth.grantRole(log, "ann", "ann's");
   auth.addUser(log, "bob", bytes("h"));
-  const tokens = new Tokens(
-    auth,
-    { tokenTtlMs: 1_000, tokensMax: 10 },
-    createSeededRandom(3),
-    createManualClock(),
-  );
+  const clock = createManualClock();
+  const tokens = new Tokens(auth, { tokenTtlMs: 1_000, tokensMax: 10 }, createSeededRandom(3), clock);
   const guard = new Guard({
     auth,
     tokens,
@@ -219,7 +215,7 @@ function open() {
     "ann, by authorization": { authorization: tokenOf("ann") },
     root: { authorization: `Bearer ${tokenOf("root")}` },
   };
-  return { auth, log, guard, callers };
+  return { auth, log, guard, callers, clock };
 }
 
 type Handlers = Record<string, (request: unknown, context: HandlerContext) => unknown>;
@@ -382,6 +378,28 @@ Deno.test("a stream of answers ends when its caller may no longer have them", as
   let told = "";
   await stream.next().catch((error: ConnectError) => told = error.rawMessage);
   assertEquals(told, DENIED);
+});
+
+Deno.test("a stream outlives the time of its token, but not its user", async () => {
+  const { auth, log, guard, callers, clock } = open();
+  const method = KV_SERVICES.lease.methods.find((each) => each.name === "LeaseKeepAlive")!;
+  const { leaseKeepAlive } = wrapped(guard, method.parent, yes(method.parent));
+  const permit = guard.permitOf(contextOf(callers.ann!));
+  auth.grantPermission(log, "ann's", permission("read b"));
+  assertEquals(permit.watchRefusal(key, "single"), undefined);
+  async function* requests() {
+    yield create(method.input as DescMessage, { ID: 99n } as never);
+    clock.advance(10_000);
+    yield create(method.input as DescMessage, { ID: 99n } as never);
+  }
+  let count = 0;
+  for await (const _ of leaseKeepAlive!(requests(), contextOf(callers.ann!)) as AsyncIterable<unknown>) {
+    count++;
+  }
+  assertEquals(count, 2);
+  assertEquals(permit.watchRefusal(key, "single"), undefined);
+  auth.deleteUser(log, "ann");
+  assertEquals(permit.watchRefusal(key, "single"), `rpc error: code = Unauthenticated desc = ${INVALID}`);
 });
 
 Deno.test("each keepalive of a stream is checked, not the first one alone", async () => {

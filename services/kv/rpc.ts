@@ -30,7 +30,7 @@ import { type Event, Event_EventType, type KeyValue as KeyValueMessage } from "$
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import type { KvBackend } from "./api.ts";
 import { KvError } from "./errors.ts";
-import type { Call, Guard } from "./guard.ts";
+import type { Guard, Permit } from "./guard.ts";
 import { rangeOf } from "./key.ts";
 import type { LeaseService } from "./lease_service.ts";
 import type { Logins } from "./logins.ts";
@@ -407,8 +407,9 @@ async function* watch(
   context: HandlerContext,
 ): AsyncGenerator<WatchResponse, void, void> {
   const fragmentBytes = service.config.maxRequestBytes + FRAGMENT_EXTRA_BYTES;
+  const permit = guard.permitOf(context);
   const create = (stream: WatchStream, request: WatchCreateRequest) =>
-    stream.create(toWatch(request, fragmentBytes, guard, context));
+    stream.create(toWatch(request, fragmentBytes, permit));
   let failure: unknown;
   let onTaken = () => {};
   const start = (stream: WatchStream) => {
@@ -441,14 +442,9 @@ async function readRequests(
   }
 }
 
-function toWatch(
-  request: WatchCreateRequest,
-  fragmentBytes: number,
-  guard: Guard,
-  call: Call,
-): WatchCreate {
+function toWatch(request: WatchCreateRequest, fragmentBytes: number, permit: Permit): WatchCreate {
   const range = rangeOf(request.key, request.rangeEnd);
-  const refusal = guard.watchRefusal(call, request.key, range);
+  const refusal = permit.watchRefusal(request.key, range);
   return {
     key: request.key,
     range,
