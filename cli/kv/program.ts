@@ -157,6 +157,22 @@ function addMaintenance(kv: Command, done: (exitCode: number) => void): void {
     .description("Save the store, as of now, to a file that `restore` and etcd's own tools can read.")
     .option("--json", "print JSON")
     .action(async (file, options) => done(await (await maintenance()).snapshot(file, options)));
+  kv.command("restore").argument("<file>")
+    .description(
+      "Make a data folder from a snapshot, of this store or of an etcd. No server may use the folder.",
+    )
+    .option("--config <file>", "configuration file (default: aetherflow.yaml, if there is one)")
+    .option("--data <folder>", "the data folder; its store must be empty; short for --set data=<folder>")
+    .option(
+      "--set <key=value>",
+      "set one key; may be repeated",
+      (value, before: string[]) => [...before, value],
+      [],
+    )
+    .option("--skip-hash-check", "take a file that was copied from an etcd's data folder, which has no hash")
+    .option("--json", "print JSON")
+    .addHelpText("after", "\nExample:\n  aetherflow kv restore backup.db --data restored")
+    .action(async (file, options) => done(await (await import("./restore.ts")).restore(file, options)));
 }
 
 function addUsers(kv: Command, done: (exitCode: number) => void): void {
