@@ -74,6 +74,8 @@ export class Alarms implements EntryOwner, WriteGuard {
   }
 
   onNoSpace(): Promise<void> {
+    // A write that an alarm refused says nothing about the space: raising another would outlive the end of the first.
+    if (this.#stands(ALARM_NO_SPACE)) return Promise.resolve();
     return this.activate({ memberId: this.#service.identity.memberId, kind: ALARM_NO_SPACE });
   }
 
