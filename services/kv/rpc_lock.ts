@@ -10,12 +10,12 @@ import type {
   ResignResponse,
 } from "$proto/v3electionpb/v3election_pb.ts";
 import type { Lock, LockResponse, UnlockResponse } from "$proto/v3lockpb/v3lock_pb.ts";
-import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import type { KvApi, KvBackend } from "./api.ts";
 import { campaign, type Leader, leaderOf, type Leadership, observe, proclaim, resign } from "./election.ts";
 import { KvError } from "./errors.ts";
 import { lock, type SessionDeps, unlock } from "./lock.ts";
-import { mappedAsync, toConnectError } from "./rpc_errors.ts";
+import { toConnectError } from "./rpc_errors.ts";
 
 /** What the handlers are made of. */
 export interface LockHandlersDeps extends SessionDeps {
@@ -34,8 +34,12 @@ export interface LockHandlers {
 export function createLockHandlers(deps: LockHandlersDeps): LockHandlers {
   const { backend, header } = deps;
 
-  function as<T>(context: HandlerContext, call: (api: KvApi) => Promise<T>): Promise<T> {
-    return mappedAsync(async () => await call(backend.as(await backend.callerOf(context))));
+  async function as<T>(context: HandlerContext, call: (api: KvApi) => Promise<T>): Promise<T> {
+    try {
+      return await call(backend.as(await backend.callerOf(context)));
+    } catch (error) {
+      throw toRecipeError(error);
+    }
   }
 
   return {
@@ -94,8 +98,17 @@ async function* observeMessages(
     const api = backend.as(await backend.callerOf(context));
     for await (const leader of observe(deps, api, name, context.signal)) yield leaderMessage(leader, header);
   } catch (error) {
-    throw toConnectError(error);
+    throw toRecipeError(error);
   }
+}
+
+/** An outcome as etcd's Lock and Election tell it: they are clients of the store themselves, and hand on the text of what
+ *  it said without its code. What may succeed later keeps the code that says so. */
+function toRecipeError(error: unknown): unknown {
+  if (!(error instanceof KvError) || error.code === "unavailable" || error.code === "deadline_exceeded") {
+    return toConnectError(error);
+  }
+  return new ConnectError(error.message, Code.Unknown, undefined, undefined, error);
 }
 
 function toLeadership(leader: LeaderKey | undefined): Leadership {

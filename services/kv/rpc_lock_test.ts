@@ -108,7 +108,7 @@ Deno.test("Lock.Lock() makes a lease for a caller that names none", async () => 
 Deno.test("Lock.Lock() refuses a lease that is not there", async () => {
   await using store = await open();
   assertEquals(await refusal(store.lock.lock({ name: bytes("job"), lease: 5n })), [
-    Code.NotFound,
+    Code.Unknown,
     "etcdserver: requested lease not found",
   ]);
 });
