@@ -23,6 +23,7 @@ const LEFT_OUT: Readonly<Record<string, readonly string[]>> = {
     "raftTerm",
     "raftAppliedIndex",
   ],
+  "etcdserverpb.HashKVResponse": ["hashRevision"],
   "etcdserverpb.Member": ["ID", "name", "peerURLs", "clientURLs"],
   "etcdserverpb.AuthenticateResponse": ["token"],
 };

@@ -28,7 +28,7 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import type { SimRandom } from "../sim/random.ts";
-import { overlookedByEtcd } from "./differences.ts";
+import { isCheckedByLaterEtcds, overlookedByEtcd } from "./differences.ts";
 import type { Outcome } from "./client.ts";
 
 /** A message as both servers get it, but for what stands for something each server chose; see `AUTO_LEASES`. */
@@ -153,12 +153,13 @@ export class OperationSource {
     request: MessageInitShape<I>,
     user = this.#user(),
   ): Call {
-    return {
+    const call: Call = {
       kind: "call",
       method: method as unknown as DescMethodUnary,
       request: create(method.input, request) as MessageShape<DescMessage>,
       user,
     };
+    return this.#authPhase > 0 && isCheckedByLaterEtcds(call) ? { ...call, user: "root" } : call;
   }
 
   // ---- keys and numbers ----
@@ -175,6 +176,12 @@ export class OperationSource {
 
   /** Empty, the end of a prefix, everything above, another key: also before `key`, or `key` itself. */
   #rangeEnd(key: Uint8Array): Uint8Array {
+    const end = this.#anyRangeEnd(key);
+    const isOpen = end.length === 0 || (end.length === 1 && end[0] === 0);
+    return this.#authPhase > 0 && !isOpen && compareBytes(end, key) <= 0 ? prefixEnd(key) : end;
+  }
+
+  #anyRangeEnd(key: Uint8Array): Uint8Array {
     const random = this.#random;
     switch (random.below(8)) {
       case 0:
@@ -588,6 +595,15 @@ export function prefixEnd(key: Uint8Array): Uint8Array {
     if (byte < 0xff) return Uint8Array.of(...key.subarray(0, i), byte + 1);
   }
   return bytes("\0");
+}
+
+/** Orders keys as etcd does. */
+export function compareBytes(a: Uint8Array, b: Uint8Array): number {
+  for (let i = 0; i < Math.min(a.length, b.length); i++) {
+    const difference = (a[i] ?? 0) - (b[i] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return a.length - b.length;
 }
 
 function max(a: bigint, b: bigint): bigint {

@@ -14,7 +14,13 @@ import type { Event } from "$proto/mvccpb/kv_pb.ts";
 import { type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { canonical, type Names } from "./canonical.ts";
 import { createGrpcClient, type GrpcClient, type Outcome, type Streams } from "./client.ts";
-import { AUTO_LEASES, AUTO_LEASES_MAX, type Operation, type WatchOperation } from "./operations.ts";
+import {
+  AUTO_LEASES,
+  AUTO_LEASES_MAX,
+  compareBytes,
+  type Operation,
+  type WatchOperation,
+} from "./operations.ts";
 
 /** How long deliveries may take until they count as lost, in ms. */
 const DELIVERY_DEADLINE_MS = 10_000;
@@ -401,14 +407,6 @@ function concerns(watcher: Watcher, event: Event): boolean {
   if (compareBytes(key, watcher.key) < 0) return false;
   const isOpen = watcher.rangeEnd.length === 1 && watcher.rangeEnd[0] === 0;
   return isOpen || compareBytes(key, watcher.rangeEnd) < 0;
-}
-
-function compareBytes(a: Uint8Array, b: Uint8Array): number {
-  for (let i = 0; i < Math.min(a.length, b.length); i++) {
-    const difference = (a[i] ?? 0) - (b[i] ?? 0);
-    if (difference !== 0) return difference;
-  }
-  return a.length - b.length;
 }
 
 function max(a: bigint, b: bigint): bigint {
