@@ -3,10 +3,14 @@ import { type AutoCompactionConfig, createAutoCompaction } from "./auto_compacti
 import { KvError } from "./errors.ts";
 import type { KvLogger, KvService } from "./service.ts";
 
+/** Calls `run` every `ms` milliseconds until the returned function is called. */
+export type Every = (ms: number, run: () => Promise<void>) => () => void;
+
 /** Starts the timer, if the mode needs one; the returned function stops it. */
 export function startCompactionTimer(
   service: Pick<KvService, "revision" | "compact">,
-  { clock, log, config }: {
+  { every, clock, log, config }: {
+    readonly every: Every;
     readonly clock: { now(): number };
     readonly log: KvLogger;
     readonly config: AutoCompactionConfig;
@@ -14,7 +18,7 @@ export function startCompactionTimer(
 ): () => void {
   const compaction = createAutoCompaction(config, clock.now(), service.revision);
   if (compaction === undefined) return () => {};
-  const tick = async () => {
+  return every(compaction.tickMs, async () => {
     const revision = compaction.tick(clock.now(), service.revision);
     if (revision === undefined) return;
     try {
@@ -27,7 +31,5 @@ export function startCompactionTimer(
       }
     }
     compaction.done(clock.now(), revision);
-  };
-  const timer = setInterval(tick, compaction.tickMs);
-  return () => clearInterval(timer);
+  });
 }

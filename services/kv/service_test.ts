@@ -290,6 +290,17 @@ Deno.test("KvService bounds history by kv.retainRevisions", async () => {
   await bench.close();
 });
 
+for (const autoCompaction of [{ mode: "off" }, { mode: "periodic", retention: "1h" }]) {
+  Deno.test(`KvService leaves history alone with kv.autoCompaction.mode ${autoCompaction.mode}`, async () => {
+    const bench = await open({ retainRevisions: 8, retainHistoryBytes: 65_536, autoCompaction });
+    bench.manual.isAutomatic = true;
+    for (let i = 0; i < 200; i++) await bench.service.put(put("a", "x".repeat(1_000)));
+    assertEquals(bench.service.figures().compactRevision, 0);
+    assertEquals(get(bench, "a", 2)?.length, 1_000);
+    await bench.close();
+  });
+}
+
 Deno.test("KvService bounds history by kv.retainHistoryBytes", async () => {
   const bench = await open({ retainHistoryBytes: 65_536 });
   for (let i = 0; i < 500; i++) {

@@ -55,6 +55,10 @@ runWorker({
       checkpointIntervalMs: config.lease.checkpointIntervalMs,
     });
     const stopCompaction = startCompactionTimer(service, {
+      every(ms, run) {
+        const timer = setInterval(run, ms);
+        return () => clearInterval(timer);
+      },
       clock: context.clock,
       log: context.log,
       config: config.autoCompaction,
