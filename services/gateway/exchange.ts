@@ -21,6 +21,7 @@ export interface Exchange {
   readonly ifMatch: string | undefined;
   readonly ifNoneMatch: string | undefined;
   readonly lastEventId: string | undefined;
+  readonly ttl: string | undefined;
   readonly traceparent: string | undefined;
   /** What shows who the client is, for the service to judge: etcd's clients use either name. */
   readonly authorization: string | undefined;
@@ -50,7 +51,7 @@ export function readExchange(
   let host: string | undefined, origin: string | undefined, contentLength: string | undefined;
   let ifMatch: string | undefined, ifNoneMatch: string | undefined, lastEventId: string | undefined;
   let traceparent: string | undefined, requestId: string | undefined;
-  let authorization: string | undefined, token: string | undefined;
+  let authorization: string | undefined, token: string | undefined, ttl: string | undefined;
   for (const [name, value] of request.headers) {
     headerBytes += name.length + value.length;
     switch (name) {
@@ -71,6 +72,9 @@ export function readExchange(
         break;
       case "last-event-id":
         lastEventId = value;
+        break;
+      case "ttl":
+        ttl = value;
         break;
       case "traceparent":
         traceparent = value;
@@ -110,6 +114,7 @@ export function readExchange(
     ifMatch,
     ifNoneMatch,
     lastEventId,
+    ttl,
     traceparent: traceparent !== undefined && TRACEPARENT.test(traceparent) ? traceparent : undefined,
     authorization,
     token,

@@ -77,6 +77,9 @@ function operationOf(route: Route, schemas: Schemas): JsonObject {
   } else if (route.etag !== undefined) {
     parameters.push(header("If-None-Match", "Entity tags; 304 when one is current."));
   }
+  if (route.ttl !== undefined) {
+    parameters.push(header("TTL", "Seconds until it runs out, like 60 or 0.5; without it, it stays."));
+  }
   if (route.resume !== undefined) {
     parameters.push(header("Last-Event-ID", "Id of the last event that was seen."));
   }
@@ -132,12 +135,14 @@ function success(route: Route, schemas: Schemas): JsonObject {
     ? { "application/json": { schema: { type: "object", properties: { result: message } } } }
     : { "text/event-stream": { schema: message } };
   const description = route.rpc.methodKind === "unary" ? "Done." : "A stream.";
-  if (route.etag === undefined) return { description, content };
-  return {
-    description,
-    content,
-    headers: { ETag: { schema: { type: "string" }, description: "The revision." } },
-  };
+  const headers: Record<string, JsonObject> = {};
+  if (route.etag !== undefined) {
+    headers.ETag = { schema: { type: "string" }, description: "The revision." };
+  }
+  if (route.ttlResponse !== undefined) {
+    headers.TTL = { schema: { type: "integer" }, description: "Seconds until it runs out, if it does." };
+  }
+  return Object.keys(headers).length === 0 ? { description, content } : { description, content, headers };
 }
 
 function errors(route: Route, schemas: Schemas): JsonObject {

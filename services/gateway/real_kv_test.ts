@@ -1,7 +1,7 @@
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
-import { KV, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
+import { KV, Lease, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
 import { createMemoryChannelPair } from "../../transport/channels/memory.ts";
 import { createChannelTransport, createRpcServer } from "../../transport/rpc/mod.ts";
 import { createKvModule, kvConfigSchema } from "../kv/mod.ts";
@@ -29,6 +29,7 @@ async function openKv(
   const server = createRpcServer({});
   server.service(KV, module.handlers.kv);
   server.service(Watch, module.handlers.watch);
+  server.service(Lease, module.handlers.lease);
   server.service(KeyValueService, module.handlers.keyValue);
   const [client, other] = createMemoryChannelPair();
   server.accept(other);
@@ -104,6 +105,25 @@ Deno.test("the gateway on the real key-value service: write, read, compare-and-s
     const last = await gone.text();
     assertStringIncludes(last, "event: error\ndata: ");
     assertStringIncludes(last, '"code":"out_of_range"');
+
+    assertEquals(read.headers.get("ttl"), null);
+    assertEquals((await put("t", "x", { ttl: "60.5" }))[0], 200);
+    const timed = await fetch(`${base}/t`);
+    assertEquals([await timed.text(), timed.headers.get("ttl")], ["x", "61"]);
+    assertEquals(await put("t", "x", { ttl: "0" }), [400, null]);
+
+    const post = async (path: string, body: unknown) =>
+      await (await fetch(`${gateway.url}/v3/lease/${path}`, { method: "POST", body: JSON.stringify(body) }))
+        .json();
+    const granted = await post("grant", { ID: 7, TTL: 60 });
+    assertEquals([granted.ID, granted.TTL], ["7", "60"]);
+    assertEquals((await post("keepalive", { ID: 7 })).result.TTL, "60");
+    assertEquals((await post("leases", {})).leases.map(({ ID }: { ID: string }) => ID).slice(0, 1), ["7"]);
+    assertEquals((await post("revoke", { ID: 7 })).header.revision, granted.header.revision);
+    assertEquals(await post("revoke", { ID: 7 }).then(({ code, message }) => [code, message]), [
+      5,
+      "etcdserver: requested lease not found",
+    ]);
 
     kv.down = true;
     const refused = await fetch(`${base}/a/1`, { method: "PUT", body: "z" });

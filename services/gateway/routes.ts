@@ -37,6 +37,9 @@ export interface Route {
   readonly rawResponse: FieldPath | undefined;
   readonly etag: FieldPath | undefined;
   readonly precondition: FieldPath | undefined;
+  /** Fields in milliseconds that the header TTL sets, and that it is made of. */
+  readonly ttl: FieldPath | undefined;
+  readonly ttlResponse: FieldPath | undefined;
   /** The route is taken only when this query parameter is "true"; "" is always. */
   readonly whenQuery: string;
   /** The route is taken only when the query has this parameter; "" is always. */
@@ -215,6 +218,8 @@ function routeOf(exposure: Exposure, rpc: DescMethod, rule: HttpRule): RouteDraf
     rawResponse: rawResponse && bytesField(rawResponse, rpcName),
     etag: output(edge.etagField),
     precondition: edge.preconditionField === "" ? undefined : input(edge.preconditionField),
+    ttl: edge.ttlField === "" ? undefined : input(edge.ttlField),
+    ttlResponse: output(edge.ttlResponseField),
     whenQuery: edge.whenQuery,
     whenQueryHas: edge.whenQueryHas,
     formBody: edge.formBody,

@@ -435,6 +435,22 @@ export function matchHits(ifMatch: string, etag: string): boolean {
   return ifMatch.split(",").some((each) => each.trim() === "*" || each.trim() === etag);
 }
 
+const SECONDS = /^(\d{1,12})(?:\.(\d{1,3}))?$/;
+
+/** Milliseconds of a `TTL: seconds` header, up to three decimals.
+ *  @throws {GatewayError} `invalid_argument` when it is not a time to live. */
+export function parseTtl(header: string): bigint {
+  const match = SECONDS.exec(header.trim());
+  const ttlMs = match === null ? 0n : BigInt(match[1]!) * 1_000n + BigInt((match[2] ?? "").padEnd(3, "0"));
+  if (ttlMs === 0n) throw invalid("TTL must be seconds, more than 0, like 60 or 0.5");
+  return ttlMs;
+}
+
+/** Whole seconds for the TTL header: what is left counts as a second until it is gone. */
+export function formatTtl(ttlMs: bigint): string {
+  return String((ttlMs + 999n) / 1_000n);
+}
+
 /** The revision a client resumes from (`Last-Event-ID`), or undefined when it has none.
  *  @throws {GatewayError} `invalid_argument` when it is not a revision. */
 export function parseLastEventId(header: string | undefined): bigint | undefined {

@@ -19,6 +19,7 @@ import { GatewayError } from "./problem.ts";
 import {
   bindQuery,
   fieldPath,
+  formatTtl,
   JsonSplitter,
   matchHits,
   messageFromJson,
@@ -27,6 +28,7 @@ import {
   parseLastEventId,
   parsePrecondition,
   parseQuery,
+  parseTtl,
   percentDecode,
   queryFields,
 } from "./transcode.ts";
@@ -279,6 +281,27 @@ Deno.test("parsePrecondition() is a revision, never, nothing or an error", () =>
     if (expected === GatewayError) assertThrows(() => parsePrecondition(ifMatch, ifNoneMatch), GatewayError);
     else assertEquals(parsePrecondition(ifMatch, ifNoneMatch), expected as bigint);
   }
+});
+
+Deno.test("parseTtl() takes seconds above 0 with up to three decimals; formatTtl() rounds up", () => {
+  const cases: [header: string, ttlMs: bigint | undefined][] = [
+    ["60", 60_000n],
+    [" 0.5 ", 500n],
+    ["1.05", 1_050n],
+    ["0.001", 1n],
+    ["0", undefined],
+    ["0.0005", undefined],
+    ["-1", undefined],
+    ["1e3", undefined],
+    ["", undefined],
+    ["1.", undefined],
+    ["9999999999999", undefined],
+  ];
+  for (const [header, ttlMs] of cases) {
+    if (ttlMs === undefined) assertThrows(() => parseTtl(header), GatewayError, "TTL must be seconds");
+    else assertEquals(parseTtl(header), ttlMs);
+  }
+  assertEquals([1n, 1_000n, 1_001n].map(formatTtl), ["1", "1", "2"]);
 });
 
 Deno.test("entity tags compare weakly for If-None-Match and strongly for If-Match", () => {

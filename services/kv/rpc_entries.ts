@@ -102,7 +102,13 @@ async function getEntry(api: KvApi, request: GetRequest): Promise<GetResponse> {
     $typeName: "aetherflow.kv.v1.GetResponse",
     entry: entryMessage(kv),
     revision: BigInt(result.revision),
+    ttlMs: await ttlOf(api, kv, request),
   };
+}
+
+async function ttlOf(api: KvApi, kv: KeyValue, { revision }: GetRequest): Promise<bigint> {
+  if (kv.lease === NO_LEASE || revision > 0n) return 0n;
+  return BigInt(Math.ceil(await api.leaseTtlMs(kv.lease) ?? 0));
 }
 
 async function putEntry(
@@ -117,7 +123,7 @@ async function putEntry(
   if (value.length > maxValueBytes) {
     throw new KvError("valueTooLarge", `${value.length} bytes, at most ${maxValueBytes} (kv.maxValueBytes)`);
   }
-  const result = await api.put(putOp(key, value, 0n), toOptionalNumber(request.ifModRevision));
+  const result = await api.put(putOp(key, value, request.ttlMs), toOptionalNumber(request.ifModRevision));
   return {
     $typeName: "aetherflow.kv.v1.PutResponse",
     modRevision: BigInt(result.revision),

@@ -13,6 +13,7 @@ import { openSocketStream, type SocketStream, wantsWebSocket } from "./websocket
 import {
   bindPathVariable,
   bindQuery,
+  formatTtl,
   JsonSplitter,
   matchHits,
   messageFromJson,
@@ -21,6 +22,7 @@ import {
   parseLastEventId,
   parsePrecondition,
   parseQuery,
+  parseTtl,
 } from "../transcode.ts";
 
 /** What the RPC edge is made of. */
@@ -270,8 +272,8 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
     },
   };
 
-  /** Reads JSON requests off the body as they come. The call's request half stays open until the call ends: a client
-   *  that has sent all it wants to say still listens. */
+  /** Reads JSON requests off the body as they come. The body's end is the end of the call's request half: what that means
+   *  is the service's to say. A watch goes on. */
   async function manyRequests(
     request: Request,
     route: Route,
@@ -282,16 +284,12 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
     const messages = jsonRequests(request, route);
     const first = await messages.next();
     if (first.done) throw new GatewayError("invalid_argument", "the body has no JSON request");
-    const ended = new Promise<void>((resolve) =>
-      abort.signal.addEventListener("abort", () => resolve(), { once: true })
-    );
     async function* generate(): AsyncGenerator<Message> {
       try {
         for (let next: IteratorResult<Message> = first; !next.done; next = await messages.next()) {
           onMessage();
           yield next.value;
         }
-        await ended;
       } catch (error) {
         failed = fromServiceError(error, false);
         abort.abort(); // the call, so that the answering half hears of it
@@ -345,6 +343,9 @@ function bound(message: Message, exchange: Exchange, route: Route): Message {
     bindQuery(message, parseQuery(exchange.query), route.queryFields, route.switches);
   }
   if (route.httpMethod !== "GET") bindPrecondition(message, exchange, route);
+  if (route.ttl !== undefined && exchange.ttl !== undefined) {
+    route.ttl.set(message, parseTtl(exchange.ttl));
+  }
   if (route.resume !== undefined) {
     const last = parseLastEventId(exchange.lastEventId);
     if (last !== undefined) route.resume.set(message, last + 1n);
@@ -404,6 +405,8 @@ function encodeAnswer(route: Route, exchange: Exchange, message: Message): Respo
     "x-request-id": exchange.requestId,
   };
   if (etag !== undefined) headers["etag"] = etag;
+  const ttlMs = route.ttlResponse?.get(message) as bigint | undefined;
+  if (ttlMs !== undefined && ttlMs > 0n) headers["ttl"] = formatTtl(ttlMs);
   return new Response(body, { headers });
 }
 

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file aetherflow/gateway/v1/edge.proto.
  */
 export const file_aetherflow_gateway_v1_edge: GenFile = /*@__PURE__*/
-  fileDesc("CiBhZXRoZXJmbG93L2dhdGV3YXkvdjEvZWRnZS5wcm90bxIVYWV0aGVyZmxvdy5nYXRld2F5LnYxItoBCgRFZGdlEhkKEXJhd19yZXF1ZXN0X2ZpZWxkGAEgASgJEhoKEnJhd19yZXNwb25zZV9maWVsZBgCIAEoCRISCgpldGFnX2ZpZWxkGAMgASgJEhoKEnByZWNvbmRpdGlvbl9maWVsZBgEIAEoCRISCgp3aGVuX3F1ZXJ5GAUgASgJEhYKDndoZW5fcXVlcnlfaGFzGAggASgJEhEKCWZvcm1fYm9keRgJIAEoCBIWCg5ldmVudF9pZF9maWVsZBgGIAEoCRIUCgxyZXN1bWVfZmllbGQYByABKAk6UQoEZWRnZRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNuLAyABKAsyGy5hZXRoZXJmbG93LmdhdGV3YXkudjEuRWRnZVIEZWRnZWIGcHJvdG8z", [file_google_protobuf_descriptor]);
+  fileDesc("CiBhZXRoZXJmbG93L2dhdGV3YXkvdjEvZWRnZS5wcm90bxIVYWV0aGVyZmxvdy5nYXRld2F5LnYxIokCCgRFZGdlEhkKEXJhd19yZXF1ZXN0X2ZpZWxkGAEgASgJEhoKEnJhd19yZXNwb25zZV9maWVsZBgCIAEoCRISCgpldGFnX2ZpZWxkGAMgASgJEhoKEnByZWNvbmRpdGlvbl9maWVsZBgEIAEoCRIRCgl0dGxfZmllbGQYCiABKAkSGgoSdHRsX3Jlc3BvbnNlX2ZpZWxkGAsgASgJEhIKCndoZW5fcXVlcnkYBSABKAkSFgoOd2hlbl9xdWVyeV9oYXMYCCABKAkSEQoJZm9ybV9ib2R5GAkgASgIEhYKDmV2ZW50X2lkX2ZpZWxkGAYgASgJEhQKDHJlc3VtZV9maWVsZBgHIAEoCTpRCgRlZGdlEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMY24sDIAEoCzIbLmFldGhlcmZsb3cuZ2F0ZXdheS52MS5FZGdlUgRlZGdlYgZwcm90bzM", [file_google_protobuf_descriptor]);
 
 /**
  * Edge behaviour of one RPC.
@@ -50,6 +50,20 @@ export type Edge = Message<"aetherflow.gateway.v1.Edge"> & {
    * @generated from field: string precondition_field = 4;
    */
   preconditionField: string;
+
+  /**
+   * Request field of type int64 that `TTL: seconds` sets, in milliseconds; the header takes up to three decimals.
+   *
+   * @generated from field: string ttl_field = 10;
+   */
+  ttlField: string;
+
+  /**
+   * Response field of type int64, in milliseconds, that is sent as `TTL: seconds`, rounded up; not when it is 0.
+   *
+   * @generated from field: string ttl_response_field = 11;
+   */
+  ttlResponseField: string;
 
   /**
    * The binding matches only when this query parameter is "true"; it is tried before plain bindings of the same path.
