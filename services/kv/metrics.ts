@@ -40,6 +40,10 @@ const COUNTERS = {
   snapshots: ["aetherflow_kv_snapshots_total", "Snapshots written."],
 } as const satisfies Partial<Record<keyof Figures, readonly [string, string]>>;
 
+const ALARM_GAUGES = {
+  alarms: ["aetherflow_kv_alarms", "Alarms that stand: writes are refused until they are disarmed."],
+} as const;
+
 const LEASE_GAUGES = {
   leases: ["aetherflow_kv_leases", "Leases, those of single keys included."],
   ownLeases: ["aetherflow_kv_own_leases", "Leases that belong to one key: Redis and REST times to live."],
@@ -52,6 +56,11 @@ const LEASE_COUNTERS = {
   leaseRenewals: ["aetherflow_kv_lease_renewals_total", "Leases kept alive."],
   leaseCheckpoints: ["aetherflow_kv_lease_checkpoints_total", "Remaining times written."],
 } as const satisfies Partial<Record<keyof LeaseFigures, readonly [string, string]>>;
+
+/** Adds the number of alarms that stand. */
+export function registerAlarmMetrics(registry: Registry, read: () => { readonly alarms: number }): void {
+  registerFigures(registry, { counters: {}, gauges: ALARM_GAUGES }, read);
+}
 
 /** Adds the leases' figures to a registry; they are read when the registry is. */
 export function registerLeaseMetrics(registry: Registry, read: () => LeaseFigures): void {

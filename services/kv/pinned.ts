@@ -25,12 +25,20 @@ export class PinnedStore implements PinnedScope {
   /** Rows older than the compact revision that can still be read, in the order in which they were written. */
   #old: Int32Array | undefined;
 
-  constructor(readonly state: Mvcc, scope: PinnedScope) {
+  /** `onRelease` is called once when purging may go on. */
+  constructor(readonly state: Mvcc, scope: PinnedScope, onRelease: () => void) {
     this.revision = scope.revision;
     this.compactRevision = scope.compactRevision;
     this.identity = scope.identity;
     this.entries = scope.entries;
-    this.#release = state.holdPurge();
+    const release = state.holdPurge();
+    let isHeld = true;
+    this.#release = () => {
+      if (!isHeld) return;
+      isHeld = false;
+      release();
+      onRelease();
+    };
   }
 
   /** Gathers what `rows` needs, over several turns. Call it once, first. */

@@ -138,6 +138,8 @@ Deno.test("Maintenance.Snapshot is of one revision, whatever is written and comp
   const revisions: number[] = [];
   await file.forEach("key", (key) => revisions.push(new DataView(key.buffer, key.byteOffset).getUint32(4)));
   assertEquals(revisions, Array.from({ length: 60 }, (_, i) => i + 2));
+  // What the backup held goes without a further write.
+  assertEquals(bench.service.figures().historyBytes, 0);
 });
 
 Deno.test("a backup whose client left lets go of its file, and too many at a time are refused", async () => {

@@ -300,11 +300,15 @@ export class KvService {
 
   /** Holds the store still at the newest durable revision, for a reader of all of it, who must release it. */
   pin(): PinnedStore {
-    return new PinnedStore(this.#state, {
+    const state = this.#state;
+    const scope = {
       revision: this.#durableRevision,
-      compactRevision: this.#state.compactRevision,
+      compactRevision: state.compactRevision,
       identity: this.identity,
       entries: new Map(this.#entries),
+    };
+    return new PinnedStore(state, scope, () => {
+      if (state.purgeBacklog > 0) this.#purgeInBackground();
     });
   }
 

@@ -9,7 +9,7 @@ import type { KvConfig, KvWorkerConfig } from "./config.ts";
 import { startCompactionTimer } from "./compaction_timer.ts";
 import { memoryEngine, type OpenEngine } from "./engine.ts";
 import { startLeaseTimer } from "./lease_timer.ts";
-import { registerKvMetrics, registerLeaseMetrics } from "./metrics.ts";
+import { registerAlarmMetrics, registerKvMetrics, registerLeaseMetrics } from "./metrics.ts";
 import { createKvModule } from "./mod.ts";
 import { createRedisModule, type RedisDeps } from "./resp/mod.ts";
 import { createEntryHandlers } from "./rpc_entries.ts";
@@ -27,7 +27,7 @@ runWorker({
     const { durability } = config;
     const startedMs = context.clock.now();
     const spool = await openTemporaryFiles(`${directory}/spool`);
-    const { service, store, leases, auth, backend, handlers, close } = await createKvModule({
+    const { service, store, alarms, leases, auth, backend, handlers, close } = await createKvModule({
       openBackupFile: () => spool.create(),
       openEngine: chooseEngine(context, directory),
       config,
@@ -49,6 +49,7 @@ runWorker({
       stats: () => store.stats(),
     });
     registerLeaseMetrics(context.metrics, () => leases.figures());
+    registerAlarmMetrics(context.metrics, () => ({ alarms: alarms.list(0).length }));
     const stopLeases = startLeaseTimer(leases, {
       clock: context.clock,
       log: context.log,
