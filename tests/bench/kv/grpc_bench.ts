@@ -1,0 +1,99 @@
+/** gRPC unary calls under many streams, ours and a real etcd's, durable on both sides: h2load with 10 connections of 32
+ *  streams each. Both are measured in turns, so that a busy machine meets both. Needs etcd and h2load.
+ *
+ *  Why node:http2 with our own framing and not grpc-js: calls that answer what they were sent, no worker behind, did
+ *  13,000 to 16,000/s through grpc-js and 16,000 to 18,000/s through node:http2 on the 2 cores these tables come from. */
+import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { PutRequestSchema, RangeRequestSchema } from "$proto/etcdserverpb/rpc_pb.ts";
+import { startProduct } from "../../support/product.ts";
+import { openEtcd } from "../../support/server.ts";
+import { type BenchRow, median, spread } from "../row.ts";
+
+const CONNECTIONS = 10;
+const STREAMS = 32;
+const CALLS = 60_000;
+const WARM_UP_CALLS = 20_000;
+const RUNS = 3;
+const KEY = new TextEncoder().encode("bench");
+const VALUE = new Uint8Array(64).fill(0x78);
+
+const CALL_KINDS = [
+  {
+    name: "Range of one key",
+    path: "/etcdserverpb.KV/Range",
+    factor: 1.2,
+    body: message(RangeRequestSchema, { key: KEY }),
+  },
+  {
+    name: "Put",
+    path: "/etcdserverpb.KV/Put",
+    factor: 0.35,
+    body: message(PutRequestSchema, { key: KEY, value: VALUE }),
+  },
+] as const;
+
+export async function bench(): Promise<BenchRow[]> {
+  await using etcd = await openEtcd();
+  await using product = await startProduct();
+  const folder = await Deno.makeTempDir({ prefix: "aetherflow-bench-" });
+  try {
+    // The key exists before it is read.
+    const [range, put] = CALL_KINDS;
+    const rows: BenchRow[] = [];
+    for (const kind of [put, range]) {
+      const body = `${folder}/body`;
+      await Deno.writeFile(body, kind.body);
+      const theirs: number[] = [];
+      const ours: number[] = [];
+      for (const address of [etcd.address, product.grpc]) {
+        await h2load(address, kind.path, body, WARM_UP_CALLS);
+      }
+      for (let run = 0; run < RUNS; run++) {
+        theirs.push(await h2load(etcd.address, kind.path, body, CALLS));
+        ours.push(await h2load(product.grpc, kind.path, body, CALLS));
+      }
+      const ratio = median(ours) / median(theirs);
+      rows.push({
+        name: `gRPC ${kind.name}, h2load ${CONNECTIONS} × ${STREAMS}`,
+        value: median(ours),
+        unit: "calls/s",
+        spread: spread(ours),
+        against: { name: "etcd", value: median(theirs) },
+        ratio,
+        bar: `>= ${kind.factor}x etcd`,
+        pass: ratio >= kind.factor,
+      });
+    }
+    return rows.reverse();
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** One gRPC message behind its prefix. */
+function message<T extends DescMessage>(schema: T, value: MessageInitShape<T>): Uint8Array {
+  const bytes = toBinary(schema, create(schema, value));
+  const whole = new Uint8Array(5 + bytes.length);
+  new DataView(whole.buffer).setUint32(1, bytes.length);
+  whole.set(bytes, 5);
+  return whole;
+}
+
+/** Calls per second. @throws {Error} if a call failed at HTTP's level. */
+async function h2load(address: string, path: string, bodyFile: string, calls: number): Promise<number> {
+  const args = ["-n", String(calls), "-c", String(CONNECTIONS), "-m", String(STREAMS), "-d", bodyFile];
+  const headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"];
+  const { stdout } = await new Deno.Command("h2load", {
+    args: [...args, ...headers, `http://${address}${path}`],
+  })
+    .output().catch((error) => {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      throw new Error("h2load is not installed; Debian's package is nghttp2-client", { cause: error });
+    });
+  const text = new TextDecoder().decode(stdout);
+  const rate = /finished in [^,]+, ([\d.]+) req\/s/.exec(text)?.[1];
+  if (rate === undefined || !text.includes(`status codes: ${calls} 2xx`)) {
+    throw new Error(`h2load at ${address}${path} said:\n${text}`);
+  }
+  return Number(rate);
+}
