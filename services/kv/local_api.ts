@@ -58,9 +58,8 @@ class LocalApi implements KvApi {
   constructor(readonly service: KvService, readonly leases: LeaseService) {}
 
   range(query: RangeQuery): RangeResult {
-    if (this.leases.isSettled || (query.revision ?? 0) > 0 || query.key.length === 0) {
-      return this.service.range(query);
-    }
+    const isOfPast = (query.revision ?? 0) > 0 && query.revision !== this.service.revision;
+    if (this.leases.isSettled || isOfPast || query.key.length === 0) return this.service.range(query);
     this.leases.expire();
     const gone = this.#goneIn(query.range === "single" ? query.key : query.range);
     const limit = query.limit ?? 0;
