@@ -221,6 +221,9 @@ const NO_BYTES = new Uint8Array(0);
 /** What the library says when it did not send a request for want of a connection. */
 const UNSENT = /^(No connection established|Name resolution failed|Failed to connect)/;
 
+/** And when a connection broke while a call was on it. */
+const BROKEN = /^Received RST_STREAM with code 2/;
+
 function mayRepeat(error: EtcdError, isRepeatable: boolean): boolean {
   if (error.isUnsent) return error.code === GRPC.UNAVAILABLE;
   if (!isRepeatable) return false;
@@ -228,6 +231,8 @@ function mayRepeat(error: EtcdError, isRepeatable: boolean): boolean {
 }
 
 function toEtcdError({ code, details }: { code: number; details: string }): EtcdError {
+  // A connection that breaks under a call is an internal error to the library; to its callers it is one that is gone.
+  if (code === GRPC.INTERNAL && BROKEN.test(details)) return new EtcdError(GRPC.UNAVAILABLE, details);
   return new EtcdError(code, details, { isUnsent: code === GRPC.UNAVAILABLE && UNSENT.test(details) });
 }
 

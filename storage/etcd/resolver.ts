@@ -14,6 +14,7 @@ const PORT_DEFAULT = 2_379;
 class EndpointResolver {
   readonly #listener: Listener;
   readonly #target: Target;
+  #hasAnswered = false;
   #isDestroyed = false;
 
   constructor(target: Target, listener: Listener) {
@@ -21,7 +22,10 @@ class EndpointResolver {
     this.#listener = listener;
   }
 
+  /** Answers once: the answer never changes, and each one makes the library try and ask again at once. */
   updateResolution(): void {
+    if (this.#hasAnswered) return;
+    this.#hasAnswered = true;
     // The library does not expect the answer before it has returned from asking.
     queueMicrotask(() => {
       if (this.#isDestroyed) return;
