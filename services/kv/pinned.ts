@@ -59,7 +59,7 @@ export class PinnedStore implements PinnedScope {
       });
       await pause();
     }
-    this.#old = found.inOrder();
+    this.#old = await found.inOrder(pause);
   }
 
   /** Every row that can be read at the revisions held, in the order in which they were written. Deletions of the compact
@@ -103,34 +103,48 @@ class OldRows {
     this.#subs[this.#size++] = sub;
   }
 
-  /** Sorted by revision and order within it, digit by digit: comparing a million rows would hold up writes for a second. */
-  inOrder(): Int32Array {
-    let order = Int32Array.from({ length: this.#size }, (_, i) => i);
-    for (
-      const [column, largest] of [[this.#subs, maxOf(this.#subs, this.#size)], [
-        this.#mods,
-        maxOf(this.#mods, this.#size),
-      ]] as const
-    ) {
-      for (let scale = 1; scale <= largest; scale *= DIGITS) order = sortByDigit(order, column, scale);
+  /** Sorted by revision and order within it, digit by digit and a turn each: comparing a million rows would hold up writes
+   *  for a second. */
+  async inOrder(pause: () => Promise<void>): Promise<Int32Array> {
+    const size = this.#size;
+    let order = new Int32Array(size);
+    for (let i = 0; i < size; i++) order[i] = i;
+    for (const column of [this.#subs, this.#mods]) {
+      const largest = maxOf(column, size);
+      for (let scale = 1; scale <= largest; scale *= DIGITS) {
+        await pause();
+        order = sortByDigit(order, column, scale);
+      }
     }
-    return order.map((index) => this.#rows[index]!);
+    await pause();
+    const rows = this.#rows;
+    for (let i = 0; i < size; i++) order[i] = rows[order[i]!]!;
+    return order;
   }
 }
 
 /** Stable, by the digit of weight `scale`. */
-function sortByDigit(order: Int32Array, column: ArrayLike<number>, scale: number): Int32Array<ArrayBuffer> {
+function sortByDigit(
+  order: Int32Array,
+  column: Float64Array | Uint32Array,
+  scale: number,
+): Int32Array<ArrayBuffer> {
+  const size = order.length;
+  const digits = new Uint16Array(size);
   const starts = new Uint32Array(DIGITS + 1);
-  const digitOf = (index: number) => Math.floor(column[index]! / scale) % DIGITS;
-  for (const index of order) starts[digitOf(index) + 1]!++;
+  for (let i = 0; i < size; i++) {
+    const digit = Math.floor(column[order[i]!]! / scale) % DIGITS;
+    digits[i] = digit;
+    starts[digit + 1]!++;
+  }
   for (let digit = 1; digit <= DIGITS; digit++) starts[digit]! += starts[digit - 1]!;
-  const sorted = new Int32Array(order.length);
-  for (const index of order) sorted[starts[digitOf(index)]!++] = index;
+  const sorted = new Int32Array(size);
+  for (let i = 0; i < size; i++) sorted[starts[digits[i]!]!++] = order[i]!;
   return sorted;
 }
 
-function maxOf(column: ArrayLike<number>, size: number): number {
+function maxOf(column: Float64Array | Uint32Array, size: number): number {
   let largest = 0;
-  for (let i = 0; i < size; i++) largest = Math.max(largest, column[i]!);
+  for (let i = 0; i < size; i++) if (column[i]! > largest) largest = column[i]!;
   return largest;
 }
