@@ -424,7 +424,7 @@ export class DiskIndex implements Mvcc, GroupWriter {
 
   /** As Mvcc has it, but looks at PURGE_ROWS at most when it has a bound: each is a change of the file. */
   purge(budget: number): void {
-    if (this.#purgeHolds > 0 || this.hasChanges || this.#store.hasFailed) return;
+    if (this.#purgeHolds > 0 || this.hasChanges || this.#store.isStopped) return;
     try {
       this.#purge(budget === Infinity ? Infinity : Math.min(budget, PURGE_ROWS));
     } catch (error) {
@@ -679,6 +679,15 @@ export class DiskIndex implements Mvcc, GroupWriter {
   }
 
   #single(query: RangeQuery, revision: number, newest: number): RangeResult {
+    // The usual question, in one statement: the newest value of a key.
+    if (query.countOnly !== true && query.keysOnly !== true && !hasFilters(query)) {
+      const found = read(() => this.#sql.headWithValue.get(query.key));
+      if (found === undefined) return { revision: newest, kvs: [], more: false, count: 0 };
+      if ((found[1] as number) <= revision && (found[7] as number) >= 0) {
+        const kvs = [toKeyValue(toRow(found), found[8] as Uint8Array)];
+        return { revision: newest, kvs, more: false, count: 1 };
+      }
+    }
     const row = this.#visible(this.#head(query.key), revision);
     if (row === undefined) return { revision: newest, kvs: [], more: false, count: 0 };
     if (query.countOnly === true || (hasFilters(query) && !passes(row, query))) {
@@ -751,6 +760,7 @@ function prepareStatements(database: Database) {
     ),
     valueById: database.prepare("SELECT value FROM rows WHERE id = ?"),
     headOf: database.prepare(`SELECT ${INDEX_COLUMNS} FROM heads WHERE key = ?`),
+    headWithValue: database.prepare(withValues("h.key = ?", "")),
     putHead: database.prepare(
       `INSERT INTO heads VALUES ${places} ON CONFLICT(key) DO UPDATE SET mod = excluded.mod, id = excluded.id, ` +
         "sub = excluded.sub, created = excluded.created, version = excluded.version, lease = excluded.lease, " +
@@ -771,8 +781,8 @@ function prepareStatements(database: Database) {
     ),
     headsFrom: onRange(`SELECT ${INDEX_COLUMNS} FROM heads`, "ORDER BY key LIMIT ?"),
     valuesFrom: {
-      bounded: database.prepare(withValues("h.key >= ? AND h.key < ?")),
-      open: database.prepare(withValues("h.key >= ?")),
+      bounded: database.prepare(withValues("h.key >= ? AND h.key < ?", "ORDER BY h.key LIMIT ?")),
+      open: database.prepare(withValues("h.key >= ?", "ORDER BY h.key LIMIT ?")),
     },
     countFrom: {
       bounded: database.prepare(`SELECT count(*) FROM heads WHERE key >= ?1 AND key < ?3 AND ${sizeAt}`),
@@ -781,9 +791,9 @@ function prepareStatements(database: Database) {
   };
 }
 
-function withValues(where: string): string {
+function withValues(where: string, tail: string): string {
   return "SELECT h.key, h.mod, h.id, h.sub, h.created, h.version, CAST(h.lease AS TEXT), h.size, r.value " +
-    `FROM heads h CROSS JOIN rows r ON r.id = h.id WHERE ${where} ORDER BY h.key LIMIT ?`;
+    `FROM heads h CROSS JOIN rows r ON r.id = h.id WHERE ${where} ${tail}`;
 }
 
 function bindIndexRow(statement: Statement, row: Row): void {

@@ -79,9 +79,9 @@ export class SqliteStore implements KvStore {
     this.#tellStopped = resolve;
   }
 
-  /** Whether it has stopped. */
-  get hasFailed(): boolean {
-    return this.#failure !== undefined;
+  /** Whether it takes writes no more: it has failed or was closed. */
+  get isStopped(): boolean {
+    return this.#failure !== undefined || this.#isClosed;
   }
 
   /** Opens the group's transaction if it is not open, and sees to its end.
