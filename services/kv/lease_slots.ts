@@ -1,40 +1,47 @@
 /** Leases of rows as small numbers: a 64-bit id in every row would cost twice the memory, and nearly all rows have none. */
+import { LeaseIndex } from "./lease_index.ts";
 
 /** Ids by slot, counted by the rows that use them. Slot 0 is no lease. */
 export class LeaseSlots {
-  readonly #ids: bigint[] = [0n];
-  readonly #uses: number[] = [0];
-  readonly #slots = new Map<bigint, number>();
-  readonly #free: number[] = [];
+  readonly #index: LeaseIndex;
+  #uses: Uint32Array;
+
+  /** `seed`: 32 unpredictable bits. */
+  constructor(seed: number) {
+    this.#index = new LeaseIndex(seed);
+    this.#uses = new Uint32Array(this.#index.capacity);
+  }
 
   /** Ids in use; at most one a row. */
   get size(): number {
-    return this.#slots.size;
+    return this.#index.size;
   }
 
   /** The id in a slot. */
   idOf(slot: number): bigint {
-    return this.#ids[slot]!;
+    return slot === 0 ? 0n : this.#index.idOf(slot - 1);
   }
 
   /** The slot of an id, used once more. */
   take(id: bigint): number {
     if (id === 0n) return 0;
-    let slot = this.#slots.get(id);
-    if (slot === undefined) {
-      slot = this.#free.pop() ?? this.#ids.length;
-      this.#ids[slot] = id;
-      this.#uses[slot] = 0;
-      this.#slots.set(id, slot);
+    let place = this.#index.find(id);
+    if (place < 0) {
+      place = this.#index.add(id);
+      if (this.#index.capacity > this.#uses.length) {
+        const larger = new Uint32Array(this.#index.capacity);
+        larger.set(this.#uses);
+        this.#uses = larger;
+      }
+      this.#uses[place] = 0;
     }
-    this.#uses[slot]!++;
-    return slot;
+    this.#uses[place]!++;
+    return place + 1;
   }
 
   /** A row with this slot is gone. */
   release(slot: number): void {
-    if (slot === 0 || --this.#uses[slot]! > 0) return;
-    this.#slots.delete(this.#ids[slot]!);
-    this.#free.push(slot);
+    if (slot === 0 || --this.#uses[slot - 1]! > 0) return;
+    this.#index.remove(slot - 1);
   }
 }

@@ -49,7 +49,7 @@ export class MvccState implements Mvcc {
   readonly #arena = new Arena();
   readonly #values: RowValues;
   readonly #keys: KeyIndex;
-  readonly #leases = new LeaseSlots();
+  readonly #leases: LeaseSlots;
   #mod: Float64Array = new Float64Array(1_024);
   #create: Float64Array = new Float64Array(1_024);
   #version: Float64Array = new Float64Array(1_024);
@@ -73,6 +73,7 @@ export class MvccState implements Mvcc {
   /** `seed` of the key hash: 32 unpredictable bits. `values` of the rows are in memory unless said otherwise. */
   constructor(seed: number, values?: RowValues) {
     this.#keys = new KeyIndex(this.#arena, seed);
+    this.#leases = new LeaseSlots(seed);
     this.#values = values ?? new ArenaValues(this.#arena);
   }
 
