@@ -22,9 +22,9 @@ export function createAuthHandlers({ service, logins, header }: AuthHandlersDeps
   /** The header of an answer: users and roles have no revisions in the store's history. */
   const head = () => header(service.revision);
 
-  /** Writes a change; resolves when it is durable. */
+  /** Writes a change; resolves when it is durable. Alarms refuse keys and leases, not users and roles, as in etcd. */
   async function change<T extends string>($typeName: T, write: (log: WriteLog) => void) {
-    await mappedAsync(() => service.mutate(write));
+    await mappedAsync(() => service.mutate(write, true));
     return { $typeName, header: head() };
   }
 
