@@ -378,7 +378,7 @@ Deno.test("plain HTTP/1.1 on the gRPC port answers as etcd's port does", async (
     const response = await fetch(`http://${world.edge.address}${path}`, init);
     return [response.status, await response.text()];
   };
-  assertEquals(await ask("/version"), [200, '{"etcdserver":"3.4.23","etcdcluster":"3.4.0"}']);
+  assertEquals(await ask("/version"), [200, '{"etcdserver":"3.5.21","etcdcluster":"3.5.0"}']);
   assertEquals(await ask("/health"), [200, '{"health":"true"}']);
   assertEquals(await ask("/metrics"), [200, "a 1\nprocess_resident_memory_bytes 42\n"]);
   assertEquals(await ask("/api/v1/kv/a"), [404, "404 page not found\n"]);

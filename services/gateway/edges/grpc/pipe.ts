@@ -14,6 +14,10 @@ const GATHER_MAX_BYTES = 256 * 1024;
 /** Pings in a row that may come too early, as gRPC's servers count them. */
 const EARLY_PINGS_MAX = 2;
 
+/** A write of so many bytes holds data: a client that reads a large message measures the line with pings all the while.
+ *  The answers to pings, 17 bytes each, would be as long only after far more pings than may come too early. */
+const DATA_BYTES_MIN = 4_096;
+
 /** What a pipe needs, and whom it tells. */
 export interface PipeOptions {
   readonly clock: { now(): number };
@@ -89,6 +93,7 @@ export class Pipe extends Duplex implements FrameFilterHandler {
   /** Gathers what is written on one turn: the HTTP/2 server writes frame by frame, and a system call for each would cost
    *  more than the call that it answers. */
   override _write(chunk: Uint8Array, _encoding: string, done: (error?: Error | null) => void): void {
+    if (chunk.length >= DATA_BYTES_MIN) this.forgivePings();
     this.#gathered.push(chunk);
     this.#gatheredBytes += chunk.length;
     if (this.#gathered.length === 1) this.#options.endOfTurn(() => this.#flush());

@@ -27,8 +27,8 @@ export interface PlainHttp {
   close(): void;
 }
 
-/** What etcd 3.4 says of itself; the API is that release's. */
-const ETCD_VERSION = { etcdserver: "3.4.23", etcdcluster: "3.4.0" };
+/** What etcd says of itself, of the release that Maintenance.Status names. */
+const ETCD_VERSION = { etcdserver: "3.5.21", etcdcluster: "3.5.0" };
 
 /** Paths that etcd's port has. The rest of the HTTP API is at the HTTP port: a path is made a URL here, which would change
  *  keys such as `..` in it. */
