@@ -213,10 +213,10 @@ export class Database {
 export class Statement {
   constructor(readonly raw: StatementSync, readonly path: string) {}
 
-  /** Runs it for its effect. @throws {SqliteError} */
-  run(...values: SqlValue[]): void {
+  /** Runs it for its effect; returns how many rows it changed. @throws {SqliteError} */
+  run(...values: SqlValue[]): number {
     try {
-      this.raw.run(...values);
+      return this.raw.run(...values).changes as number;
     } catch (error) {
       throw sqliteFailure("write", this.path, error);
     }

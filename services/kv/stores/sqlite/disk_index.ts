@@ -722,16 +722,19 @@ export function measureIndex(database: Database): void {
   const meta = new Meta(database);
   const compacted = meta.number("compact_revision");
   // Superseded at or before the compact revision, or a deletion before it.
-  database.prepare(
+  const olds = database.prepare(
     "DELETE FROM olds WHERE ?1 >= (SELECT min(mod) FROM (SELECT mod FROM olds AS later WHERE later.key = olds.key " +
       "AND later.mod > olds.mod UNION ALL SELECT mod FROM heads WHERE heads.key = olds.key))",
   ).run(compacted);
-  database.prepare("DELETE FROM heads WHERE size < 0 AND mod < ? AND key NOT IN (SELECT key FROM olds)").run(
-    compacted,
-  );
-  database.execute(
-    "DELETE FROM rows WHERE id NOT IN (SELECT id FROM heads UNION ALL SELECT id FROM olds)",
-  );
+  const heads = database.prepare(
+    "DELETE FROM heads WHERE size < 0 AND mod < ? AND NOT EXISTS (SELECT 1 FROM olds WHERE olds.key = heads.key)",
+  ).run(compacted);
+  if (olds + heads > 0) {
+    database.execute(
+      "DELETE FROM rows WHERE NOT EXISTS (SELECT 1 FROM heads WHERE heads.key = rows.key AND heads.id = rows.id) " +
+        "AND NOT EXISTS (SELECT 1 FROM olds WHERE olds.key = rows.key AND olds.mod = rows.mod)",
+    );
+  }
   const sum = (expression: string, from: string) =>
     (database.prepare(`SELECT coalesce(sum(${expression}), 0) FROM ${from}`).get()![0]) as number;
   const cost = `${ROW_BYTES} + length(key) + max(size, 0)`;
