@@ -69,8 +69,8 @@ export class Alarms implements EntryOwner, WriteGuard {
     if (this.#alarms.size > 0 && this.#stands(ALARM_CORRUPT)) throw new KvError("corrupt");
   }
 
-  checkSpace(): void {
-    if (this.#alarms.size > 0 && this.#stands(ALARM_NO_SPACE)) throw new KvError("noSpace");
+  get isFull(): boolean {
+    return this.#alarms.size > 0 && this.#stands(ALARM_NO_SPACE);
   }
 
   onNoSpace(): Promise<void> {

@@ -27,6 +27,7 @@ import {
   chooseBranches,
   type DeleteOp,
   forEachOp,
+  hasPuts,
   isReadOnly,
   type LeaseTable,
   type OpResult,
@@ -101,13 +102,13 @@ export type AppliedListener = (revision: number) => void;
 export interface WriteGuard {
   /** @throws {KvError} `corrupt`. */
   checkWrite(): void;
-  /** @throws {KvError} `noSpace`. */
-  checkSpace(): void;
+  /** Whether nothing may be added, whether or not there is room. */
+  readonly isFull: boolean;
   /** Called when a write did not fit into the quota, before its writer is told. */
   onNoSpace(): Promise<void>;
 }
 
-const NO_GUARD: WriteGuard = { checkWrite() {}, checkSpace() {}, onNoSpace: () => Promise.resolve() };
+const NO_GUARD: WriteGuard = { checkWrite() {}, isFull: false, onNoSpace: () => Promise.resolve() };
 const NO_ENTRIES: readonly EntryChange[] = [];
 const NO_LEASES: LeaseTable = {
   has: () => false,
@@ -419,6 +420,8 @@ export class KvService {
     this.#checkWritable();
     if (txnBytes(txn) > this.config.maxRequestBytes) throw new KvError("requestTooLarge");
     return this.mutate((log) => {
+      // As etcd: the branch that is not chosen counts as well.
+      if (this.#guard.isFull && hasPuts(txn)) throw new KvError("noSpace");
       const chosen = chooseBranches(state, txn, Infinity);
       checkChosen(state, this.#leases, chosen, state.revision);
       let cost = 0;
@@ -812,7 +815,7 @@ export class KvService {
   /** Checks that there is room for `bytes` more; 0 asks whether there may be more at all.
    *  @throws {KvError} `noSpace`; inside `mutate` the alarm is then raised. */
   checkSpace(bytes: number): void {
-    this.#guard.checkSpace();
+    if (this.#guard.isFull) throw new KvError("noSpace");
     if (this.#state.bytes + bytes > this.config.quotaBytes) throw new KvError("noSpace");
   }
 

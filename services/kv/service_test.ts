@@ -247,11 +247,26 @@ Deno.test("KvService refuses puts beyond the quota until there is room and the a
   await assertRejects(() => bench.service.put(put("key/0", "")), KvError, noSpace);
   const txn = { compares: [], success: [put("key/0", "")], failure: [] };
   await assertRejects(() => bench.service.txn(txn), KvError, noSpace);
+  await assertRejects(
+    () => bench.service.txn({ ...txn, success: [], failure: txn.success }),
+    KvError,
+    noSpace,
+  );
   await bench.service.txn({ ...txn, success: [del("key/0")] });
   assertEquals(await bench.alarms.deactivate(alarm), true);
   assertEquals(await bench.alarms.deactivate(alarm), false);
   await bench.service.put(put("key/0", value));
   assertEquals(bench.service.figures().keys, 1);
+  await bench.close();
+});
+
+Deno.test("a put that an alarm refuses raises no alarm of its own", async () => {
+  const bench = await open();
+  bench.manual.isAutomatic = true;
+  const alarm = { memberId: 9n, kind: ALARM_NO_SPACE };
+  await bench.alarms.activate(alarm);
+  await assertRejects(() => bench.service.put(put("a", "1")), KvError, "database space exceeded");
+  assertEquals(bench.alarms.list(0), [alarm]);
   await bench.close();
 });
 

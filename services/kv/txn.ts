@@ -144,6 +144,12 @@ export function isReadOnly(txn: Txn): boolean {
   return txn.success.every(reads) && txn.failure.every(reads);
 }
 
+/** Whether there is a put in it, in whichever branch. */
+export function hasPuts(txn: Txn): boolean {
+  const puts = (op: Op | undefined) => op?.kind === "put" || (op?.kind === "txn" && hasPuts(op.txn));
+  return txn.success.some(puts) || txn.failure.some(puts);
+}
+
 /** Bytes of keys and values in the request. */
 export function txnBytes(txn: Txn): number {
   let bytes = 0;
