@@ -282,6 +282,16 @@ export const PARTS: readonly Part[] = [
     why: "services talk through generated clients, never by import",
   },
   {
+    name: "redis protocol",
+    files: ["services/kv/resp/*.ts", "services/kv/resp/commands/*.ts"],
+    imports: ["{service}/!(rpc.ts|worker.ts|mod.ts|stores/**)", "proto/gen/**"],
+    packages: ["@connectrpc/connect", "node:buffer"],
+    own: true,
+    platform: false,
+    pure: true,
+    why: "it runs on whichever engine, so it knows the store's interface alone, and is told the time",
+  },
+  {
     name: "service",
     files: ["services/*/**"],
     imports: ["{service}/!(worker.ts)", "services/runtime/**", "transport/rpc/**", "proto/gen/**"],

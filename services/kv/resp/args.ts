@@ -16,9 +16,13 @@ export class Refusal extends Error {
   }
 }
 
+/** What Redis says of a text that is no 64-bit integer. */
 export const NOT_AN_INTEGER = "ERR value is not an integer or out of range";
+/** What Redis says of options that make no sense. */
 export const SYNTAX_ERROR = "ERR syntax error";
+/** Largest integer. */
 export const INT64_MAX = 0x7fff_ffff_ffff_ffffn;
+/** Smallest integer. */
 export const INT64_MIN = -0x8000_0000_0000_0000n;
 
 /** A view of the bytes as Latin-1 text, one char a byte. */

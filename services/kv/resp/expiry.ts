@@ -4,6 +4,7 @@ import { INT64_MAX, INT64_MIN, Refusal } from "./args.ts";
 /** From now in seconds or milliseconds; at a time since 1970 in seconds or milliseconds. */
 export type ExpiryUnit = "EX" | "PX" | "EXAT" | "PXAT";
 
+/** Every unit. */
 export const EXPIRY_UNITS: readonly ExpiryUnit[] = ["EX", "PX", "EXAT", "PXAT"];
 
 /** When a key expires, in milliseconds since 1970.

@@ -72,7 +72,9 @@ export class Several {
   constructor(readonly replies: readonly Reply[]) {}
 }
 
+/** What a command says that did what it was asked. */
 export const OK: Simple = new Simple("OK");
+/** What a command says that waits for EXEC. */
 export const QUEUED: Simple = new Simple("QUEUED");
 
 /** A bulk string of text, as UTF-8. */
