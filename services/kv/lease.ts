@@ -63,6 +63,11 @@ export class Lessor implements LeaseTable {
   #heap: Int32Array;
   #heapAt: Int32Array;
   #owned = 0;
+  #lastEntry: { readonly ttlMs: number; readonly isOwn: boolean; readonly value: Uint8Array } = {
+    ttlMs: NaN,
+    isOwn: false,
+    value: new Uint8Array(0),
+  };
 
   constructor(deps: LessorDeps) {
     this.#deps = deps;
@@ -104,12 +109,22 @@ export class Lessor implements LeaseTable {
     return { id: id === 0n ? this.#makeId() : id, ttlMs: seconds * MS_PER_SECOND };
   }
 
+  /** The entry of a lease with its whole time. The one made last is given again if it is the same: a million leases of one
+   *  duration share it. It must not be changed. */
+  newEntry(ttlMs: number, isOwn: boolean): Uint8Array {
+    const last = this.#lastEntry;
+    if (last.ttlMs !== ttlMs || last.isOwn !== isOwn) {
+      this.#lastEntry = { ttlMs, isOwn, value: encodeLeaseEntry({ ttlMs, remainingMs: undefined, isOwn }) };
+    }
+    return this.#lastEntry.value;
+  }
+
   makeOwn(ttlMs: number, current: bigint, log: WriteLog): bigint {
     const slot = current === 0n ? -1 : this.#index.find(current);
     const canReuse = slot >= 0 && this.#isOwn[slot] === 1 && countOf(this.#keys[slot]) === 1;
     if (!canReuse) this.#checkRoom();
     const id = canReuse ? current : this.#makeId();
-    log.meta(leaseEntryName(id), encodeLeaseEntry({ ttlMs, remainingMs: undefined, isOwn: true }));
+    log.meta(leaseEntryName(id), this.newEntry(ttlMs, true));
     return id;
   }
 
@@ -290,12 +305,12 @@ export class Lessor implements LeaseTable {
   wholeEntryOf(id: bigint): Uint8Array {
     const slot = this.#index.find(id);
     if (slot < 0) throw new RangeError(`Cannot write the entry of lease ${id}: there is none`);
-    return this.#entryOf(slot, undefined);
+    return this.newEntry(this.#ttlMs[slot]!, this.#isOwn[slot] === 1);
   }
 
   // ---- slots ----
 
-  #entryOf(slot: number, remainingMs: number | undefined): Uint8Array {
+  #entryOf(slot: number, remainingMs: number): Uint8Array {
     return encodeLeaseEntry({ ttlMs: this.#ttlMs[slot]!, remainingMs, isOwn: this.#isOwn[slot] === 1 });
   }
 

@@ -12,6 +12,11 @@ export class LeaseIndex {
   /** Ids in the index. */
   size = 0;
   #ids: BigInt64Array = new BigInt64Array(SLOTS_MIN);
+  /** The ids' memory, two numbers each: comparing them makes no BigInt. */
+  #words: Int32Array = new Int32Array(this.#ids.buffer);
+  /** The id that is looked for, and its two numbers. */
+  readonly #sought = new BigInt64Array(1);
+  readonly #soughtWords = new Int32Array(this.#sought.buffer);
   #hashes: Int32Array = new Int32Array(SLOTS_MIN);
   /** Next free slot of each free one, -1 at the end; -2 in slots that are taken. */
   #next: Int32Array = new Int32Array(SLOTS_MIN);
@@ -47,11 +52,13 @@ export class LeaseIndex {
   find(id: bigint): number {
     if (this.size === 0) return -1;
     const hash = this.#hash(id);
+    const first = this.#soughtWords[0]!;
+    const second = this.#soughtWords[1]!;
     const mask = this.#places.length - 1;
     for (let place = hash & mask;; place = (place + 1) & mask) {
       const slot = this.#places[place]! - 1;
       if (slot < 0) return -1;
-      if (this.#hashes[slot] === hash && this.#ids[slot] === id) return slot;
+      if (this.#words[2 * slot] === first && this.#words[2 * slot + 1] === second) return slot;
     }
   }
 
@@ -99,6 +106,7 @@ export class LeaseIndex {
     const ids = new BigInt64Array(slots);
     ids.set(this.#ids);
     this.#ids = ids;
+    this.#words = new Int32Array(ids.buffer);
     this.#hashes = grownInt32(this.#hashes, slots);
     this.#next = grownInt32(this.#next, slots);
     this.#places = new Int32Array(slots * PLACES_PER_SLOT);
@@ -107,9 +115,10 @@ export class LeaseIndex {
   }
 
   #hash(id: bigint): number {
-    let hash = Number(BigInt.asIntN(32, id)) ^ this.seed;
+    this.#sought[0] = id;
+    let hash = this.#soughtWords[0]! ^ this.seed;
     hash = Math.imul(hash ^ (hash >>> 16), 0x85eb_ca6b);
-    hash ^= Number(BigInt.asIntN(32, id >> 32n));
+    hash ^= this.#soughtWords[1]!;
     hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2_ae35);
     return hash ^ (hash >>> 16);
   }

@@ -4,7 +4,7 @@
  *  Only a lease with more than REVOKE_BYTES_MAX of keys ends in several, the lease itself with the last. */
 import { KvError } from "./errors.ts";
 import type { Lessor } from "./lease.ts";
-import { encodeLeaseEntry, leaseEntryName } from "./lease_entry.ts";
+import { leaseEntryName } from "./lease_entry.ts";
 import type { KvLogger, KvService } from "./service.ts";
 import { runDelete, type WriteLog } from "./txn.ts";
 
@@ -95,7 +95,7 @@ export class LeaseService {
     const granted = await this.#service.mutate((log) => {
       const { id: chosen, ttlMs } = lessor.plan(id, ttlSeconds);
       this.#service.checkSpace(LEASE_BYTES);
-      log.meta(leaseEntryName(chosen), encodeLeaseEntry({ ttlMs, remainingMs: undefined, isOwn: false }));
+      log.meta(leaseEntryName(chosen), lessor.newEntry(ttlMs, false));
       return { id: chosen, ttlMs, revision: this.#service.state.revision };
     });
     this.#grants++;

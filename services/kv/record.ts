@@ -11,7 +11,7 @@
  *
  *  A record says what was done, not what came of it: create revisions and versions follow from the state it is done on,
  *  and the log replays records in order on exactly that state. */
-import type { KeyRange } from "./key.ts";
+import { compareBytes, type KeyRange } from "./key.ts";
 import type { Mvcc } from "./mvcc.ts";
 import type { MvccState } from "./state.ts";
 import type { WriteLog } from "./txn.ts";
@@ -217,6 +217,7 @@ export class Replay {
   readonly entries = new Map<string, Uint8Array>();
   #keys = 0;
   #loading = false;
+  #lastKept: Uint8Array = new Uint8Array(0);
   /** Rows of one key as they were read, newest first: ROW_NUMBERS numbers each. */
   #rows: number[] = [];
 
@@ -233,7 +234,7 @@ export class Replay {
     else if (kind === KEYS && this.#loading) this.#snapshotKeys(input);
     else if (kind === ENTRIES && this.#loading) {
       const name = decoder.decode(input.bytes());
-      this.entries.set(name, input.bytes().slice());
+      this.entries.set(name, this.#kept(input.bytes()));
     } else if (kind === END && this.#loading) this.#snapshotEnd(input);
     else throw new RecordError(`the snapshot has a record of unknown kind ${kind}`);
   }
@@ -290,10 +291,16 @@ export class Replay {
         if (onKeys) state.deleteRange({ start: key, end });
       } else if (kind === OP_DELETE_FROM) {
         if (onKeys) state.deleteRange({ start: key, end: undefined });
-      } else if (kind === OP_SET_ENTRY) this.entries.set(decoder.decode(key), input.bytes().slice());
+      } else if (kind === OP_SET_ENTRY) this.entries.set(decoder.decode(key), this.#kept(input.bytes()));
       else if (kind === OP_REMOVE_ENTRY) this.entries.delete(decoder.decode(key));
       else throw new RecordError(`the log has an operation of unknown kind ${kind}`);
     }
+  }
+
+  /** A copy of a value, or the one before if that is the same: a million leases of one duration share it. */
+  #kept(value: Uint8Array): Uint8Array {
+    if (compareBytes(value, this.#lastKept) !== 0) this.#lastKept = value.slice();
+    return this.#lastKept;
   }
 
   #snapshotHead(input: Reader): void {
