@@ -93,8 +93,9 @@ export class LeaseService {
   async grant(id: bigint, ttlSeconds: bigint): Promise<GrantedLease> {
     const { lessor } = this;
     const granted = await this.#service.mutate((log) => {
-      const { id: chosen, ttlMs } = lessor.plan(id, ttlSeconds);
+      // As etcd: that there is no space is told before what else is wrong.
       this.#service.checkSpace(LEASE_BYTES);
+      const { id: chosen, ttlMs } = lessor.plan(id, ttlSeconds);
       log.meta(leaseEntryName(chosen), lessor.newEntry(ttlMs, false));
       return { id: chosen, ttlMs, revision: this.#service.state.revision };
     });
