@@ -6,6 +6,8 @@ import {
   Maintenance,
   type RangeRequest,
   type RangeResponse,
+  type TxnRequest,
+  type TxnResponse,
   Watch,
 } from "$proto/etcdserverpb/rpc_pb.ts";
 import { SimRandom } from "../sim/random.ts";
@@ -33,6 +35,10 @@ export interface DifferentialOptions {
 const DRAIN_EVERY = 100;
 /** Operations before the differing one that a report shows. */
 const SHOWN = 12;
+
+/** How much of two answers a report shows, from how far before their first difference, in characters. */
+const SHOWN_CHARACTERS = 1_000;
+const SHOWN_BEFORE = 300;
 
 /** Two answers differ, or a promise is broken. */
 export class DifferenceError extends Error {
@@ -84,6 +90,7 @@ export async function compareServers(options: DifferentialOptions): Promise<Map<
     if (options.serves?.(serviceOf(operation)) === false) continue;
     sent.set(name, (sent.get(name) ?? 0) + 1);
     if (index - drained >= DRAIN_EVERY || needsDrain(operation)) await drain(index);
+    if (reference.isOvertaken(operation)) continue;
     shown.push(`  ${index} ${operationText(operation)}`);
     if (shown.length > SHOWN) shown.shift();
     const compacted = source.compacted;
@@ -98,7 +105,7 @@ export async function compareServers(options: DifferentialOptions): Promise<Map<
     ) as [Outcome<unknown>, Outcome<unknown>];
     const [right, got] = [outcomeText(expected, reference), outcomeText(actual, subject)];
     if (right !== got && !isRefusedByLaterEtcds(operation, expected, actual)) {
-      fail(index, `${operationText(operation)}\n  reference: ${right}\n  subject:   ${got}`);
+      fail(index, `${operationText(operation)}\n${contrast(right, got)}`);
     }
     source.observe(operation, expected);
     if (source.compacted !== compacted) {
@@ -117,14 +124,50 @@ function comparable(
 ): Outcome<unknown> {
   if (!outcome.ok || operation.kind !== "call") return outcome;
   if (operation.method === KV.method.range) {
-    const answer = outcome.message as RangeResponse;
-    if (!hasOpenOrder(operation.request as RangeRequest, answer.count)) return outcome;
-    return { ok: true, message: { ...answer, kvs: answer.kvs.length } };
+    return {
+      ok: true,
+      message: comparableRange(operation.request as RangeRequest, outcome.message as RangeResponse),
+    };
+  }
+  if (operation.method === KV.method.txn) {
+    return {
+      ok: true,
+      message: comparableTxn(operation.request as TxnRequest, outcome.message as TxnResponse),
+    };
   }
   if (operation.method === Maintenance.method.hashKV && hasAutoLeases) {
     return { ok: true, message: { ...outcome.message as HashKVResponse, hash: 0 } };
   }
   return outcome;
+}
+
+function comparableRange(request: RangeRequest, answer: RangeResponse): unknown {
+  return hasOpenOrder(request, answer.count) ? { ...answer, kvs: answer.kvs.length } : answer;
+}
+
+function comparableTxn(request: TxnRequest, answer: TxnResponse): unknown {
+  const ops = answer.succeeded ? request.success : request.failure;
+  const responses = answer.responses.map((op, i) => {
+    const asked = ops[i]?.request;
+    const { response } = op;
+    if (asked?.case === "requestRange" && response.case === "responseRange") {
+      return comparableRange(asked.value, response.value);
+    }
+    if (asked?.case === "requestTxn" && response.case === "responseTxn") {
+      return comparableTxn(asked.value, response.value);
+    }
+    return op;
+  });
+  return { ...answer, responses };
+}
+
+/** Two texts side by side, from a little before where they part. */
+function contrast(right: string, got: string): string {
+  let at = 0;
+  while (at < right.length && right[at] === got[at]) at++;
+  const from = at < SHOWN_BEFORE ? 0 : at - SHOWN_BEFORE;
+  const part = (text: string) => (from > 0 ? "…" : "") + text.slice(from, from + SHOWN_CHARACTERS);
+  return `  reference: ${part(right)}\n  subject:   ${part(got)}`;
 }
 
 /** Whether deliveries would race with what the operation does. */

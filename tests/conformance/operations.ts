@@ -28,7 +28,7 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import type { SimRandom } from "../sim/random.ts";
-import { isCheckedByLaterEtcds, overlookedByEtcd } from "./differences.ts";
+import { isCheckedByLaterEtcds, isCountedOtherwise, overlookedByEtcd } from "./differences.ts";
 import type { Outcome } from "./client.ts";
 
 /** A message as both servers get it, but for what stands for something each server chose; see `AUTO_LEASES`. */
@@ -91,6 +91,7 @@ export class OperationSource {
   readonly #planned: Operation[] = [];
   /** Keys of watchers that start in the past and may not have caught up: a put of the key shows when they have. */
   readonly #catchingUp = new Set<string>();
+  #isAuthEnabled = false;
   /** Operations left of a time with authentication; 0 outside. */
   #authPhase = 0;
 
@@ -101,6 +102,12 @@ export class OperationSource {
 
   /** The next operation. */
   next(): Operation {
+    const operation = this.#next();
+    // Tokens from before mean nothing while authentication is off, but 3.4 looks at them.
+    return "user" in operation && !this.#isAuthEnabled ? { ...operation, user: "" } : operation;
+  }
+
+  #next(): Operation {
     for (let planned; (planned = this.#planned.shift()) !== undefined;) {
       // Whether a watcher is overtaken by a compaction while it catches up would be chance.
       const isCompact = planned.kind === "call" && planned.method === KV.method.compact;
@@ -120,7 +127,27 @@ export class OperationSource {
     const request = operation.request as unknown as { revision: bigint; ID: bigint; key: Uint8Array };
     if (operation.method === KV.method.put) this.#catchingUp.delete(String(request.key));
     if (operation.method === KV.method.compact) this.compacted = request.revision;
+    if (operation.method === Auth.method.authEnable) this.#isAuthEnabled = true;
+    if (operation.method === Auth.method.authDisable) this.#isAuthEnabled = false;
     if (operation.method === Lease.method.leaseGrant && request.ID === 0n) this.autoLeases++;
+  }
+
+  /** One that neither begins something longer nor is treated in another way under an alarm. */
+  #drawPlain(): Operation {
+    const random = this.#random;
+    while (true) {
+      const operation = random.pick([
+        () => this.#call(KV.method.range, this.#range()),
+        () => this.#call(KV.method.deleteRange, this.#delete()),
+        () => this.#txn(),
+        () => this.#call(Lease.method.leaseGrant, { ID: this.#lease(), TTL: 10_000n }),
+        () => this.#call(Lease.method.leaseRevoke, { ID: this.#lease() }),
+        () => this.#call(Lease.method.leaseTimeToLive, { ID: this.#lease(), keys: true }),
+        () => this.#call(KV.method.compact, { revision: max(1n, this.compacted) }),
+        () => this.#call(Auth.method.roleAdd, { name: "other" }),
+      ])();
+      if (operation.kind !== "call" || !isCountedOtherwise(operation)) return operation;
+    }
   }
 
   #draw(): Operation {
@@ -135,9 +162,11 @@ export class OperationSource {
       [2, () => this.#call(Lease.method.leaseRevoke, { ID: this.#lease() })],
       [3, () => this.#call(Lease.method.leaseTimeToLive, { ID: this.#lease(), keys: random.chance(0.7) })],
       [1, () => this.#call(Lease.method.leaseLeases, {})],
-      [2, () => ({ kind: "keepAlive", id: this.#lease(), user: this.#user() })],
+      // 3.4 lets anybody renew a lease, which shows in the times left.
+      [2, () => ({ kind: "keepAlive", id: this.#lease(), user: this.#authPhase > 0 ? "root" : "" })],
       [7, () => this.#watch()],
-      [0.3, () => this.#alarm()],
+      // Under an alarm 3.4 forgets to ask for rights.
+      [this.#authPhase > 0 ? 0 : 0.3, () => this.#alarm()],
       [0.5, () => this.#maintenance()],
       [0.5, () => this.#lock()],
       [this.#authPhase > 0 ? 20 : 1, () => this.#auth()],
@@ -159,7 +188,10 @@ export class OperationSource {
       request: create(method.input, request) as MessageShape<DescMessage>,
       user,
     };
-    return this.#authPhase > 0 && isCheckedByLaterEtcds(call) ? { ...call, user: "root" } : call;
+    if (this.#authPhase === 0) return call;
+    // Anybody, even nobody, may revoke a lease without keys there.
+    if (call.method === Lease.method.leaseRevoke && user === "") return { ...call, user: "ann" };
+    return isCheckedByLaterEtcds(call) ? { ...call, user: "root" } : call;
   }
 
   // ---- keys and numbers ----
@@ -450,14 +482,17 @@ export class OperationSource {
       const alarm = random.below(3) as AlarmType;
       return this.#call(Maintenance.method.alarm, { action: AlarmRequest_AlarmAction.GET, alarm });
     }
-    const user = this.#authPhase > 0 ? "root" : "";
     // Raised for a few operations: under an alarm little happens.
-    for (let i = random.below(6); i >= 0; i--) this.#planned.push(this.#draw());
+    for (let i = random.below(6); i >= 0; i--) {
+      let operation = this.#call(KV.method.put, this.#put()) as Operation;
+      if (random.chance(0.7)) operation = this.#drawPlain();
+      this.#planned.push(operation);
+    }
     const end = { action: AlarmRequest_AlarmAction.DEACTIVATE, alarm: AlarmType.NONE };
     for (const alarm of [AlarmType.NOSPACE, AlarmType.CORRUPT]) {
-      this.#planned.push(this.#call(Maintenance.method.alarm, { ...end, alarm }, user));
+      this.#planned.push(this.#call(Maintenance.method.alarm, { ...end, alarm }));
     }
-    return this.#call(Maintenance.method.alarm, { action: AlarmRequest_AlarmAction.ACTIVATE, alarm }, user);
+    return this.#call(Maintenance.method.alarm, { action: AlarmRequest_AlarmAction.ACTIVATE, alarm });
   }
 
   #maintenance(): Operation {
@@ -524,7 +559,10 @@ export class OperationSource {
       ...USERS.map((name) => this.#call(Auth.method.userDelete, { name }, "")),
       ...ROLES.map((role) => this.#call(Auth.method.roleDelete, { role }, "")),
     ].filter(() => this.#random.chance(0.5));
-    this.#planned.push(this.#call(Auth.method.authDisable, {}, "root"), ...deletes);
+    // Streams keep the token they were opened with, which means nothing afterwards, but 3.4 looks at it.
+    const closes = [...this.#streams.keys()].map((stream) => ({ kind: "watchClose" as const, stream }));
+    this.#streams.clear();
+    this.#planned.push(this.#call(Auth.method.authDisable, {}, "root"), ...closes, ...deletes);
     return this.#call(Auth.method.authenticate, { name: "root", password: "root-password" }, "");
   }
 
@@ -569,7 +607,11 @@ export class OperationSource {
       case 12:
         return this.#call(Auth.method.roleGrantPermission, {
           name: role,
-          perm: { permType, key, rangeEnd },
+          perm: {
+            permType,
+            key: key.length === 0 ? bytes("a") : key,
+            rangeEnd: compareBytes(rangeEnd, key) > 0 ? rangeEnd : bytes(random.pick(["", "\0"])),
+          },
         }, user);
       case 13:
         return this.#call(Auth.method.roleRevokePermission, { role, key, rangeEnd }, user);

@@ -55,6 +55,8 @@ interface WatchStream {
   readonly watchers: Map<bigint, Watcher>;
   /** Watchers in the order of their creation, ended ones included. */
   all: Watcher[];
+  /** Ids of watches that compaction cancelled. */
+  readonly overtaken: Set<bigint>;
   /** What came in answer to requests since the last fence. */
   controls: unknown[];
   /** Creations asked for and not answered. */
@@ -177,6 +179,17 @@ export class Side implements Names, Disposable {
     this.#recorded = this.#recorded.filter(({ revision }) => revision >= compacted);
   }
 
+  /** Whether the operation is about a watch that compaction cancelled. */
+  isOvertaken(operation: Operation): boolean {
+    if (operation.kind !== "watchCancel" && operation.kind !== "watchCreate") return false;
+    const overtaken = this.#streams.get(operation.stream)?.overtaken;
+    if (overtaken === undefined || overtaken.size === 0) return false;
+    if (operation.kind === "watchCancel") return overtaken.has(operation.watchId);
+    // An id that the server shall choose may be one that is free only in AetherFlow.
+    const { watchId = 0n } = operation.create;
+    return watchId === 0n || overtaken.has(watchId);
+  }
+
   // ---- names ----
 
   #leaseId(id: bigint): bigint {
@@ -245,6 +258,7 @@ export class Side implements Names, Disposable {
     const stream: WatchStream = {
       streams: this.client.bidi(Watch.method.watch, { token: this.#tokens.get(user) }),
       watchers: new Map(),
+      overtaken: new Set(),
       all: [],
       controls: [],
       asked: [],
@@ -286,6 +300,7 @@ export class Side implements Names, Disposable {
       stream.watchers.delete(message.watchId);
       // One that the server cancels comes whenever it comes: it belongs to the watcher, not to a request.
       if (message.compactRevision > 0n && watcher !== undefined) {
+        stream.overtaken.add(message.watchId);
         watcher.canceled = JSON.stringify(canonical(message, this));
       } else {
         stream.controls.push(message);
