@@ -4,10 +4,10 @@
  *          ▲                                                                 │
  *          └──────────────────────── connection lost ◄──────────────────────┘ */
 import "./no_environment.ts";
-import { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { EtcdError, GRPC } from "./errors.ts";
 import { targetOf } from "./resolver.ts";
+import { type EtcdTls, TlsCredentials } from "./tls.ts";
 
 /** Pause of an endpoint after its first failure in a row, in milliseconds; doubles up to BACKOFF_MAX_MS. */
 const BACKOFF_FIRST_MS = 50;
@@ -19,17 +19,6 @@ const RECONNECT_MAX_MS = 1_000;
 const RECEIVE_BYTES_MAX = 8 * 1_024 * 1_024;
 /** Calls that may wait for an endpoint; more fail at once. Each holds a closure and its request. */
 const WAITERS_MAX = 10_000;
-
-/** Certificates as PEM texts. */
-export interface EtcdTls {
-  /** Authorities that the servers' certificates must come from; the platform's when left out. */
-  readonly ca?: string;
-  /** The client's certificate and key, for clusters that ask for one. */
-  readonly cert?: string;
-  readonly key?: string;
-  /** Name the servers' certificates must carry, when it is not the endpoint's. */
-  readonly serverName?: string;
-}
 
 /** How the cluster is reached. */
 export interface EndpointsOptions {
@@ -79,10 +68,13 @@ export class Endpoints {
 
   constructor(options: EndpointsOptions) {
     this.#options = options;
-    const credentials = credentialsOf(options.tls);
     this.#slots = options.addresses.map((address): Slot => ({
       address,
-      client: new grpc.Client(targetOf(address), credentials, channelOptions(options)),
+      client: new grpc.Client(
+        targetOf(address),
+        credentialsOf(options.tls, address),
+        channelOptions(options),
+      ),
       state: grpc.connectivityState.IDLE,
       failures: 0,
       backedOffUntilMs: 0,
@@ -190,7 +182,7 @@ export class Endpoints {
       slot.state = state;
       if (wasReady) this.failed(slot, "the connection was lost");
       else if (state === grpc.connectivityState.TRANSIENT_FAILURE) {
-        slot.lastError = "it does not take connections";
+        slot.lastError = "no connection: refused, out of reach, or TLS failed";
       }
       this.#changed();
     }
@@ -241,10 +233,9 @@ function canceled(): EtcdError {
   return new EtcdError(GRPC.CANCELLED, "the call was cancelled", { isUnsent: true });
 }
 
-function credentialsOf(tls: EtcdTls | undefined): grpc.ChannelCredentials {
+function credentialsOf(tls: EtcdTls | undefined, address: string): grpc.ChannelCredentials {
   if (tls === undefined) return grpc.credentials.createInsecure();
-  const pem = (text: string | undefined) => text === undefined ? null : Buffer.from(text);
-  return grpc.credentials.createSsl(pem(tls.ca), pem(tls.key), pem(tls.cert));
+  return new TlsCredentials(tls, address.slice(0, address.lastIndexOf(":")));
 }
 
 function channelOptions(options: EndpointsOptions): grpc.ChannelOptions {
@@ -262,9 +253,6 @@ function channelOptions(options: EndpointsOptions): grpc.ChannelOptions {
     "grpc.enable_http_proxy": 0,
     "grpc.service_config_disable_resolution": 1,
     "grpc.use_local_subchannel_pool": 1,
-    ...(serverName === undefined ? {} : {
-      "grpc.ssl_target_name_override": serverName,
-      "grpc.default_authority": serverName,
-    }),
+    ...(serverName === undefined ? {} : { "grpc.default_authority": serverName }),
   };
 }
