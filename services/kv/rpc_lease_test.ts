@@ -16,7 +16,7 @@ const text = (value: Uint8Array | undefined) => new TextDecoder().decode(value);
 /** The services behind RPC on a memory channel, in time that the test makes pass. */
 async function open(config: Record<string, unknown> = {}) {
   const clock = createManualClock();
-  const { leases, handlers, close } = await createKvModule({
+  const { service, leases, handlers, close } = await createKvModule({
     openStore: (replay) => {
       const store = new ManualStore(newDisk(), replay);
       store.isAutomatic = true;
@@ -39,6 +39,7 @@ async function open(config: Record<string, unknown> = {}) {
   const transport = createChannelTransport({ channel: () => near });
   return {
     clock,
+    service,
     leases,
     kv: createClient(KV, transport),
     watch: createClient(Watch, transport),
@@ -177,4 +178,29 @@ Deno.test("Lease.LeaseKeepAlive gives the whole time again; unknown and ended le
   assertEquals((await kv.range({ key: bytes("a") })).count, 0n);
   assertEquals((await lease.leaseTimeToLive({ ID: 7n })).TTL, -1n);
   await answers.return?.();
+});
+
+Deno.test("a key's own lease is one like others to etcd's clients, in whole seconds rounded up", async () => {
+  await using bench = await open();
+  const { clock, kv, lease, service } = bench;
+  await service.put({
+    kind: "put",
+    key: bytes("a"),
+    value: bytes("1"),
+    lease: 0n,
+    prevKv: false,
+    ignoreValue: false,
+    ignoreLease: false,
+    ttlMs: 1_500,
+  });
+  const ID = (await kv.range({ key: bytes("a") })).kvs[0]!.lease;
+  clock.advance(400);
+  const time = await lease.leaseTimeToLive({ ID, keys: true });
+  assertEquals([time.TTL, time.grantedTTL, time.keys.map(text)], [2n, 2n, ["a"]]);
+  assertEquals((await lease.leaseLeases({})).leases.map((each) => each.ID), [ID]);
+  // A put that names it does not make it another's; the key goes on with it.
+  await kv.put({ key: bytes("a"), value: bytes("2"), ignoreLease: true });
+  assertEquals((await lease.leaseRevoke({ ID })).header?.revision, 4n);
+  assertEquals((await kv.range({ key: bytes("a") })).count, 0n);
+  assertEquals((await lease.leaseLeases({})).leases, []);
 });
