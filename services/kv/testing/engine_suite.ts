@@ -52,7 +52,10 @@ export function engineSuite(under: EngineUnderTest): EngineTest[] {
     { name: `${name} engine keeps named entries, leases and identity`, run: () => keepsEntries(under) },
     { name: `${name} engine undoes a change of many keys alone`, run: () => undoesAlone(under) },
     { name: `${name} engine refuses compacted and future revisions`, run: () => refuses(under) },
-    { name: `${name} engine resumes a purge after a crash`, run: () => resumesPurge(under) },
+    {
+      name: `${name} engine resumes a purge after a crash, and gives space back`,
+      run: () => resumesPurge(under),
+    },
   ];
 }
 
@@ -367,5 +370,11 @@ async function resumesPurge(under: EngineUnderTest): Promise<void> {
   engine.state.purge(Infinity);
   assertSame(engine.state, model);
   assertEquals(engine.state.purgeBacklog, 0);
+  await engine.space.defragment(() => Promise.resolve());
+  assert(engine.space.reservedBytes > 0);
+  assertSame(engine.state, model);
+  await home.crash(engine);
+  engine = await home.open(SEEDS);
+  assertSame(engine.state, model);
   await engine.store.close();
 }

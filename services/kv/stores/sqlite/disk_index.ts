@@ -492,6 +492,10 @@ export class DiskIndex implements Mvcc, GroupWriter {
     return writes * PAGES_A_WRITE + 1;
   }
 
+  /** Purging deletes rows itself, so nothing is held back. */
+  sweep(): void {}
+  readonly isSweeping = false;
+
   /** Goes back to what is durable. */
   undone(): void {
     this.#changes = [];

@@ -12,27 +12,35 @@ const STORED_OVERHEAD_BYTES = 32;
 /** Rows read at a time while opening. */
 const LOAD_ROWS = 2_048;
 const GROWTH = 1.5;
+/** Rows that nobody needs any more stay in the file until they are one in so many, and then go in the order in which they
+ *  lie: each page is changed once for several of them, instead of once for each. */
+const GARBAGE_SHARE = 8;
+/** But at least so many: a sweep of fewer is not worth its pages. */
+const GARBAGE_ROWS_MIN = 4_096;
+/** Rows that a group sweeps: with about as many pages a few milliseconds. */
+const SWEEP_ROWS = 512;
 const NO_BYTES = new Uint8Array(0);
 
 /** Opens the state on a file without the index of keys. */
 export function openMemoryIndex(database: Database, store: SqliteStore, seed: number): MvccState {
-  const values = new SqliteValues(database, () => store.schedule());
+  const values = new SqliteValues(database);
   const state = new MvccState(seed, values);
   const newest = readNewest(database);
   state.beginLoad(newest.revision, new Meta(database).number("compact_revision"));
   state.deferOrder(true);
-  load(database, state, values);
+  const rows = load(database, state, values);
   state.deferOrder(false);
-  store.writer = new HeldRows(database, state, values, newest.id + 1);
+  store.writer = new HeldRows(database, store, state, values, { nextId: newest.id + 1, rows });
   return state;
 }
 
-function load(database: Database, state: MvccState, values: SqliteValues): void {
+/** Reads every row; returns how many there are. */
+function load(database: Database, state: MvccState, values: SqliteValues): number {
   const next = database.prepare(
     "SELECT id, mod, sub, created, version, CAST(lease AS TEXT), key, length(value) FROM rows " +
       `WHERE id > ? ORDER BY id LIMIT ${LOAD_ROWS}`,
   );
-  for (let after = 0;;) {
+  for (let after = 0, count = 0;;) {
     const rows = next.all(after);
     for (const [id, mod, sub, created, version, lease, key, length] of rows) {
       const size = version === 0 ? -1 : length as number;
@@ -47,7 +55,8 @@ function load(database: Database, state: MvccState, values: SqliteValues): void 
         size,
       );
     }
-    if (rows.length < LOAD_ROWS) return;
+    count += rows.length;
+    if (rows.length < LOAD_ROWS) return count;
     after = rows.at(-1)![0] as number;
   }
 }
@@ -55,9 +64,10 @@ function load(database: Database, state: MvccState, values: SqliteValues): void 
 /** Values by the id of their row in the file; those of the open group are in memory. */
 class SqliteValues implements RowValues {
   usedBytes = 0;
-  /** Ids of rows that are in the file and that nobody needs any more. */
-  readonly garbage: number[] = [];
-  readonly #onGarbage: () => void;
+  /** Takes the id of a row that is in the file and that nobody needs any more. */
+  onGarbage: (id: number) => void;
+  /** Those of them that came before anybody took them: while the rows were loaded. */
+  readonly early: number[] = [];
   readonly #read: Statement;
   /** Id of the row at each address; -1 - n for the n-th held value. */
   #ids: Float64Array = new Float64Array(1_024);
@@ -66,9 +76,9 @@ class SqliteValues implements RowValues {
   /** Values of the open group. Bounded by the store's pending bytes. */
   #held: (Uint8Array | undefined)[] = [];
 
-  constructor(database: Database, onGarbage: () => void) {
+  constructor(database: Database) {
     this.#read = database.prepare("SELECT value FROM rows WHERE id = ?");
-    this.#onGarbage = onGarbage;
+    this.onGarbage = (id) => this.early.push(id);
   }
 
   costOf(length: number): number {
@@ -92,10 +102,7 @@ class SqliteValues implements RowValues {
   freeTombstone(address: number): void {
     const id = this.#ids[address]!;
     if (id < 0) this.#held[-1 - id] = undefined;
-    else {
-      this.garbage.push(id);
-      this.#onGarbage();
-    }
+    else this.onGarbage(id);
     this.#free.push(address);
   }
 
@@ -153,8 +160,10 @@ class SqliteValues implements RowValues {
   }
 }
 
-/** Writes the rows of a group, and deletes those that were purged. */
+/** Writes the rows of a group, and deletes those that were purged when there are enough of them. Until then, and after a
+ *  crash, they are what opening finds superseded at the compact revision. */
 class HeldRows implements GroupWriter {
+  readonly #store: SqliteStore;
   readonly #state: MvccState;
   readonly #values: SqliteValues;
   readonly #insert: Statement;
@@ -163,8 +172,24 @@ class HeldRows implements GroupWriter {
   /** Index in history of the first row that is not in the file. */
   #next: number;
   #nextId: number;
+  /** Rows in the file. */
+  #rows: number;
+  /** Ids of rows to delete, at most one in GARBAGE_SHARE. */
+  #garbage: number[];
+  /** Those that are being deleted, the lowest last. */
+  #sweep: number[] = [];
 
-  constructor(database: Database, state: MvccState, values: SqliteValues, nextId: number) {
+  constructor(
+    database: Database,
+    store: SqliteStore,
+    state: MvccState,
+    values: SqliteValues,
+    { nextId, rows }: { readonly nextId: number; readonly rows: number },
+  ) {
+    this.#store = store;
+    this.#rows = rows;
+    this.#garbage = values.early;
+    values.onGarbage = (id) => this.#discard(id);
     this.#state = state;
     this.#values = values;
     this.#next = state.historyEnd;
@@ -195,12 +220,37 @@ class HeldRows implements GroupWriter {
         value ?? null,
       );
       values.written(address, this.#nextId++);
+      this.#rows++;
     }
     values.release();
-    const deleted = values.garbage.length;
-    for (const id of values.garbage) this.#delete.run(id);
-    values.garbage.length = 0;
+    const deleted = this.#deleteSome();
     return Math.ceil(bytes / this.#pageBytes) + deleted + 1;
+  }
+
+  sweep(): void {
+    if (this.#garbage.length === 0) return;
+    this.#sweep = this.#sweep.concat(this.#garbage).sort((a, b) => b - a);
+    this.#garbage = [];
+    this.#store.schedule();
+  }
+
+  get isSweeping(): boolean {
+    return this.#sweep.length > 0;
+  }
+
+  #discard(id: number): void {
+    this.#garbage.push(id);
+    if (this.isSweeping) return;
+    if (this.#garbage.length >= Math.max(GARBAGE_ROWS_MIN, this.#rows / GARBAGE_SHARE)) this.sweep();
+  }
+
+  #deleteSome(): number {
+    const count = Math.min(this.#sweep.length, SWEEP_ROWS);
+    for (let i = 0; i < count; i++) this.#delete.run(this.#sweep.pop()!);
+    this.#rows -= count;
+    // The rest with the next group, whether or not there is something else to write.
+    if (this.isSweeping) this.#store.schedule();
+    return count;
   }
 
   /** Rows that never became durable stay in the index, where nobody is shown them. */

@@ -23,6 +23,10 @@ const RELEASE_PAGES = 256;
 export interface GroupWriter {
   /** Writes what it held back, in the transaction; returns about how many pages the group changed. */
   writeGroup(meta: Meta): number;
+  /** Starts to delete all that was held back for that, over the next groups. */
+  sweep(): void;
+  /** Whether some of it is left. */
+  readonly isSweeping: boolean;
   /** The open transaction is undone, and there will be no other. */
   undone(): void;
 }
@@ -41,7 +45,12 @@ export class SqliteStore implements KvStore {
   readonly openedLogBytes = 0;
   readonly stopped: Promise<StoreError>;
   /** Set once, before the first append. */
-  writer: GroupWriter = { writeGroup: () => 0, undone: () => {} };
+  writer: GroupWriter = {
+    writeGroup: () => 0,
+    sweep: () => {},
+    isSweeping: false,
+    undone: () => {},
+  };
   durableSeq = 0;
   readonly #database: Database;
   readonly #options: SqliteStoreOptions;
@@ -150,6 +159,10 @@ export class SqliteStore implements KvStore {
   /** Gives the file's unused pages back to the file system, a slice at a time.
    *  @throws {KvError} `readOnly`. */
   async defragment(pause: () => Promise<void>): Promise<void> {
+    for (this.writer.sweep(); this.writer.isSweeping && !this.isStopped;) {
+      this.#commit();
+      await pause();
+    }
     for (let before = Infinity;;) {
       this.begin();
       const left = this.attempt(() => this.#database.releasePages(RELEASE_PAGES));
