@@ -408,6 +408,7 @@ export function importProblem(from: string, to: string, kind: "file" | "package"
 export function roomOf(path: string): string {
   const segments = path.split("/");
   if (segments.length === 1) return "main";
+  if (segments[0] === "cli") return "cli"; // one program, its commands in folders
   const depth = path.startsWith("transport/quantum/") ? 3 : 2;
   return segments.slice(0, Math.min(depth, segments.length - 1)).join("/");
 }
