@@ -109,3 +109,35 @@ Deno.test("on etcd the JSON paths and etcdctl work through the gateway", async (
   const status = await ctl("endpoint", "status", "-w", "json");
   assertEquals(status.code, 0, status.text);
 });
+
+Deno.test("on etcd the Redis protocol works, transactions and times to live included", async (t) => {
+  await using etcd = await startEtcd(t, { unsafeNoFsync: true });
+  if (etcd === undefined) return;
+  await using product = await startProduct({ args: onEtcd(etcd.address) });
+  const [hostname, port] = product.resp.split(":");
+  using connection = await Deno.connect({ hostname: hostname!, port: Number(port) });
+  const decoder = new TextDecoder();
+  const ask = async (line: string, wanted: RegExp) => {
+    await connection.write(new TextEncoder().encode(line.replaceAll("\n", "\r\n") + "\r\n"));
+    let got = "";
+    const buffer = new Uint8Array(1_024);
+    // Every answer wanted is matched whole; a wrong one ends in an error or in the client's limit.
+    while (!wanted.test(got)) {
+      assert(!got.includes("-ERR") && got.length < 200, `${line}: ${got}`);
+      const length = await connection.read(buffer);
+      assert(length !== null, got);
+      got += decoder.decode(buffer.subarray(0, length)).replaceAll("\r\n", "\n");
+    }
+  };
+  await ask("SET a 1 EX 1000", /^\+OK\n$/);
+  await ask("GET a", /^\$1\n1\n$/);
+  await ask("TTL a", /^:(999|1000)\n$/);
+  await ask("INCR a", /^:2\n$/);
+  await ask("TTL a", /^:(999|1000)\n$/);
+  await ask("SET a 3 NX", /^\$-1\n$/);
+  await ask("MULTI\nINCR a\nINCR b\nEXEC", /^\+OK\n\+QUEUED\n\+QUEUED\n\*2\n:3\n:1\n$/);
+  await ask("WATCH a\nMULTI\nINCR a\nEXEC", /^\+OK\n\+OK\n\+QUEUED\n\*1\n:4\n$/);
+  await ask("MSET x 1 y 2\nMGET x y z", /^\+OK\n\*3\n\$1\n1\n\$1\n2\n\$-1\n$/);
+  await ask("DEL a b x y nothing", /^:4\n$/);
+  await ask("EXISTS a", /^:0\n$/);
+});

@@ -268,8 +268,9 @@ class EtcdApi implements KvApi {
   }
 
   async leaseTtlMs(lease: bigint): Promise<number | undefined> {
-    const { TTL } = await this.#read(Lease.method.leaseTimeToLive, { ID: lease });
-    return TTL < 0n ? undefined : Number(TTL) * 1_000;
+    const { TTL, grantedTTL } = await this.#read(Lease.method.leaseTimeToLive, { ID: lease });
+    // etcd says whole seconds, rounded down: this is the middle of what it may be.
+    return TTL < 0n ? undefined : Math.min(Number(TTL) * 1_000 + 500, Number(grantedTTL) * 1_000);
   }
 
   openWatch(onReady: () => void): ApiWatch {
