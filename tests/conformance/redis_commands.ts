@@ -59,7 +59,8 @@ const SECONDS = [
   "9223372036854775807",
   "-9223372036854775808",
 ];
-const NUMBERS = ["100", "1000", "0", "-1", "x"];
+/** As milliseconds too they are longer than a test. */
+const NUMBERS = ["100000", "200000", "0", "-1", "x"];
 const PATTERNS = ["*", "key:*", "k?y:1", "[a-b]", "[^a]*", "a", "", "\\a", "[", "key:[1-", "**", "*1"];
 const WORDS = ["NX", "xx", "GET", "KEEPTTL", "EX", "PX", "EXAT", "PXAT", "PERSIST", "GT", "lt", "foo"];
 

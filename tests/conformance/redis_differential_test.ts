@@ -1,8 +1,9 @@
 /** Random commands to a real Redis and to ours: the same bytes come back, in RESP2 and in RESP3. */
 import { assertEquals } from "@std/assert";
-import { encodeCommand, testServer } from "../../services/kv/resp/testing/gateway.ts";
+import { encodeCommand } from "../../services/kv/resp/testing/gateway.ts";
 import { ReplySplitter } from "../../services/kv/resp/testing/replies.ts";
 import { latin1 } from "../../services/kv/resp/args.ts";
+import { startProduct } from "../support/product.ts";
 import { startRedis } from "../support/server.ts";
 import { CommandSource, randomOf, TIMES, UNORDERED } from "./redis_commands.ts";
 
@@ -19,17 +20,15 @@ for (const protocol of [2, 3]) {
     if (redis === undefined) return;
     const seed = Number(Deno.env.get("AETHERFLOW_SIM_SEED") ?? Math.floor(Math.random() * 2 ** 32));
     const source = new CommandSource(randomOf(seed));
-    const ours = testServer();
-    const client = ours.gateway.connect();
+    await using product = await startProduct();
+    const ours = await connect(Number(product.addresses.resp!.split(":").at(-1)));
     const theirs = await connect(redis.port);
     try {
-      await client.call("HELLO", String(protocol));
+      await ours.call([["HELLO", String(protocol)]]);
       await theirs.call([["HELLO", String(protocol)]]);
       for (let done = 0; done < COMMANDS; done += BATCH) {
         const commands = Array.from({ length: BATCH }, () => source.next());
-        ours.api.nowMs = Date.now();
-        client.send(Uint8Array.from(commands.flatMap((words) => [...encodeCommand(words)])));
-        const [mine, real] = await Promise.all([client.replies(BATCH), theirs.call(commands)]);
+        const [mine, real] = await Promise.all([ours.call(commands), theirs.call(commands)]);
         for (const [i, words] of commands.entries()) {
           const name = words[0]!.toUpperCase();
           const what = `seed ${seed}, command ${done + i}: ${JSON.stringify(words)}`;
@@ -40,7 +39,7 @@ for (const protocol of [2, 3]) {
       }
     } finally {
       theirs.close();
-      await ours.gateway.close();
+      ours.close();
     }
   });
 }

@@ -1,15 +1,22 @@
 import { assert, assertEquals } from "@std/assert";
-import { RedisService, type ServeRequest, type ServeResponse } from "$proto/aetherflow/kv/v1/redis_pb.ts";
+import {
+  RedisService,
+  type ServeRequest,
+  type ServeResponseSchema,
+} from "$proto/aetherflow/kv/v1/redis_pb.ts";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
 import { systemTimer } from "../timer.ts";
 import { listenResp, type RespListener } from "./resp.ts";
+
+type Answer = MessageInitShape<typeof ServeResponseSchema>;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /** A kv that answers each piece with what `reply` makes of it. */
 function start(
-  reply: (connection: number, text: string) => Partial<ServeResponse>,
+  reply: (connection: number, text: string) => Answer,
   options: { maxConnections?: number; isDown?: () => boolean } = {},
 ): { listener: RespListener; seen: ServeRequest[]; connect(): Promise<Deno.TcpConn> } {
   const seen: ServeRequest[] = [];
@@ -40,7 +47,7 @@ function start(
   return { listener, seen, connect: () => Deno.connect({ hostname: "127.0.0.1", port }) };
 }
 
-function piece(connection: number, text: string, more: Partial<ServeResponse> = {}): Partial<ServeResponse> {
+function piece(connection: number, text: string, more: Answer = {}): Answer {
   const data = encoder.encode(text);
   return { pieceConnection: [connection], pieceBytes: [data.length], data, ...more };
 }
