@@ -311,12 +311,14 @@ function reopenPause({ pause, fraction }: ForwardOptions, tries: number): Promis
   return pause(fullMs * (0.5 + fraction() / 2));
 }
 
+const BEARER = /^bearer +/i;
+
 /** The caller's own token, by either name that clients use, and what else etcd reads of the metadata. */
 export function credentialsOf({ requestHeader }: Pick<HandlerContext, "requestHeader">): Credentials {
-  const token = requestHeader.get("token") ?? requestHeader.get("authorization");
+  const token = (requestHeader.get("token") ?? requestHeader.get("authorization"))?.replace(BEARER, "");
   const hasLeader = requestHeader.get("hasleader");
   return {
-    ...(token === null || token === "" ? {} : { token }),
+    ...(token === undefined || token === "" ? {} : { token }),
     ...(hasLeader === null ? {} : { metadata: { hasleader: hasLeader } }),
   };
 }
