@@ -386,7 +386,7 @@ export class KvService {
     checkPut(op);
     this.#checkSizes(op);
     return this.mutate((log) => {
-      this.#guard.checkSpace(); // an alarm is told before what else is wrong, as etcd does
+      if (this.#guard.isFull) throw new KvError("noSpace"); // told before what else is wrong, as etcd does
       // A put by itself looks at the lease first, one in a transaction last: as etcd does.
       if (op.lease !== 0n && !this.#leases.has(op.lease)) throw new KvError("leaseNotFound");
       checkPutOn(this.#state, this.#leases, op);
