@@ -4,7 +4,7 @@ import "./no_environment.ts";
 import { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { type Endpoint, Endpoints, type EndpointsOptions } from "./endpoints.ts";
-import { EtcdError, GRPC } from "./errors.ts";
+import { CLIENT_CLOSED, EtcdError, GRPC } from "./errors.ts";
 
 /** How the cluster is reached and how long is waited. */
 export interface EtcdClientOptions extends EndpointsOptions {
@@ -59,6 +59,8 @@ const SILENCE_PART = 0.4;
 export class EtcdClient {
   readonly #options: EtcdClientOptions;
   readonly #endpoints: Endpoints;
+  /** Ends each open stream. As many as callers keep open: the bound is theirs. */
+  readonly #streams = new Set<() => void>();
 
   constructor(options: EtcdClientOptions) {
     this.#options = options;
@@ -132,9 +134,10 @@ export class EtcdClient {
     return this.#endpoints.health();
   }
 
-  /** Closes the connections; calls under way fail. Idempotent. */
+  /** Ends the streams and closes the connections once unary calls under way have ended. Idempotent. */
   close(): void {
     this.#endpoints.close();
+    for (const end of [...this.#streams]) end();
   }
 
   #call(
@@ -185,6 +188,7 @@ export class EtcdClient {
     });
     // The status comes after the last message and with every end.
     call.on("status", (status: grpc.StatusObject) => {
+      this.#streams.delete(end);
       if (isOver) return;
       isOver = true;
       if (status.code === 0) return listener.onEnd(undefined);
@@ -192,6 +196,14 @@ export class EtcdClient {
       this.#judge(endpoint, error);
       listener.onEnd(error);
     });
+    const end = () => {
+      this.#streams.delete(end);
+      if (isOver) return;
+      isOver = true;
+      call.cancel();
+      listener.onEnd(new EtcdError(GRPC.UNAVAILABLE, CLIENT_CLOSED));
+    };
+    this.#streams.add(end);
     call.on("error", ignore); // the same as the status; without a listener it would be thrown
     return {
       send(bytes) {
@@ -202,8 +214,9 @@ export class EtcdClient {
       },
       pause: () => void call.pause(),
       resume: () => void call.resume(),
-      cancel() {
+      cancel: () => {
         isOver = true;
+        this.#streams.delete(end);
         call.cancel();
       },
     };

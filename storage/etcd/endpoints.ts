@@ -5,7 +5,7 @@
  *          └──────────────────────── connection lost ◄──────────────────────┘ */
 import "./no_environment.ts";
 import * as grpc from "@grpc/grpc-js";
-import { EtcdError, GRPC } from "./errors.ts";
+import { CLIENT_CLOSED, EtcdError, GRPC } from "./errors.ts";
 import { targetOf } from "./resolver.ts";
 import { type EtcdTls, TlsCredentials } from "./tls.ts";
 
@@ -163,7 +163,7 @@ export class Endpoints {
     };
   }
 
-  /** Closes every connection; calls under way fail. Idempotent. */
+  /** Closes every connection once the calls on it have ended; those that wait for one fail. Idempotent. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -217,7 +217,7 @@ export class Endpoints {
 
   #unreachable(): EtcdError {
     if (this.#isClosed) {
-      return new EtcdError(GRPC.UNAVAILABLE, "etcd: the client is closed", { isUnsent: true });
+      return new EtcdError(GRPC.UNAVAILABLE, CLIENT_CLOSED, { isUnsent: true });
     }
     return new EtcdError(GRPC.UNAVAILABLE, `etcd: ${this.health().detail || "no endpoint is free"}`, {
       isUnsent: true,

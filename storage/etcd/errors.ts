@@ -12,6 +12,9 @@ export const GRPC = {
   UNAUTHENTICATED: 16,
 } as const;
 
+/** What calls and streams are told once the client was closed. */
+export const CLIENT_CLOSED = "etcd: the client is closed";
+
 /** A failed call. `message` is the server's text, or what the client says of the connection. */
 export class EtcdError extends Error {
   override readonly name = "EtcdError";

@@ -57,6 +57,7 @@ export class EtcdCluster {
   readonly #account: Account | undefined;
   #token: Promise<string> | undefined;
   #revision = 0n;
+  #isClosed = false;
 
   constructor(client: EtcdClient, account: Account | undefined) {
     this.#client = client;
@@ -132,8 +133,14 @@ export class EtcdCluster {
     if (header !== undefined && header.revision > this.#revision) this.#revision = header.revision;
   }
 
-  /** Closes the connections. Idempotent. */
+  /** True once it was closed. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Ends the streams and closes the connections. Idempotent. */
   close(): void {
+    this.#isClosed = true;
     this.#client.close();
   }
 

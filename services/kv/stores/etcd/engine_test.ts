@@ -292,8 +292,15 @@ Deno.test("EtcdBackend does what KvApi says", async (t) => {
     assertEquals(watch.isClosed, true);
   });
 
-  await t.step("closed, it refuses", async () => {
+  await t.step("closed, it refuses, and streams end", async () => {
+    const watch = watchOn(engine);
+    watch.send({ requestUnion: { case: "createRequest", value: { key: bytes("a") } } });
+    assertEquals((await watch.next()).created, true);
+    const end = assertRejects(() => watch.next());
     engine.close();
+    const error = await end;
+    assertInstanceOf(error, ConnectError);
+    assertEquals(error.code, Code.Unavailable);
     assertEquals(await kindOf(api.put(putOf("a", "1"))), "stopped");
   });
 });

@@ -279,7 +279,7 @@ export function watchSource(options: ForwardOptions, credentials: Credentials): 
         cancel: () => stream.cancel(),
       };
     },
-    mayResume,
+    mayResume: (error) => mayResume(options, error),
   };
 }
 
@@ -296,12 +296,13 @@ function keepAliveSource(options: ForwardOptions, credentials: Credentials): Kee
         cancel: () => stream.cancel(),
       };
     },
-    mayResume,
+    mayResume: (error) => mayResume(options, error),
   };
 }
 
 /** A stream goes on after everything that passes: a lost connection, a lost leader, a server that stops. */
-function mayResume(error: EtcdError | undefined): boolean {
+function mayResume({ cluster }: ForwardOptions, error: EtcdError | undefined): boolean {
+  if (cluster.isClosed) return false;
   if (error === undefined) return true;
   return error instanceof EtcdError && (error.code === GRPC.UNAVAILABLE || error.code === GRPC.INTERNAL);
 }
