@@ -174,6 +174,11 @@ export const KV_ERRORS = {
   notLeader: { code: "unknown", text: "election: not leader", retry: false },
   noLeader: { code: "unknown", text: "election: no leader", retry: false },
   missingLeaderKey: { code: "unknown", text: '"leader" field must be provided', retry: false },
+  answerTooLarge: {
+    code: "resource_exhausted",
+    text: "kv: the answer is too large: read with a limit, in key order",
+    retry: false,
+  },
   unreadable: { code: "unavailable", text: "kv: the storage could not be read", retry: false },
   badPageToken: { code: "invalid_argument", text: "kv: page_token is not one of this list", retry: false },
   notFound: { code: "not_found", text: "kv: key not found", retry: false },

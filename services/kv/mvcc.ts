@@ -160,6 +160,10 @@ export function isCutBeforeSort(query: RangeQuery): boolean {
   return query.sortOrder === undefined || (query.sortTarget ?? "key") === "key";
 }
 
+/** Key and value bytes that a range may answer with: more does not fit in an answer between workers, and would only be
+ *  gathered to be refused. */
+export const RANGE_BYTES_MAX = 64 * 1_024 * 1_024;
+
 /** Whether a query asks for some revisions only. */
 export function hasFilters(query: RangeQuery): boolean {
   return (query.minModRevision ?? 0) !== 0 || (query.maxModRevision ?? 0) !== 0 ||

@@ -21,6 +21,7 @@ import {
   type KeyValue,
   type Mvcc,
   type PageRows,
+  RANGE_BYTES_MAX,
   type RangeQuery,
   type RangeResult,
 } from "./mvcc.ts";
@@ -797,6 +798,11 @@ export class MvccState implements Mvcc {
   }
 
   #materialise(rows: readonly number[], query: RangeQuery): KeyValue[] {
+    let bytes = 0;
+    for (const row of rows) {
+      bytes += query.keysOnly ? this.#keys.keyLength(this.#key[row]!) : this.payloadBytes(row);
+    }
+    if (bytes > RANGE_BYTES_MAX) throw new KvError("answerTooLarge");
     return rows.map((row) => this.keyValue(row, query.keysOnly));
   }
 }

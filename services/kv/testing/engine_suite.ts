@@ -3,8 +3,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import type { EngineSeeds, KvEngine } from "../engine.ts";
+import { KvError } from "../errors.ts";
 import { prefixRange } from "../key.ts";
-import type { Mvcc } from "../mvcc.ts";
+import { type Mvcc, RANGE_BYTES_MAX } from "../mvcc.ts";
 import { compactRecord, WriteRecord } from "../record.ts";
 import { MvccState } from "../state.ts";
 import { StoreError } from "../store.ts";
@@ -51,6 +52,7 @@ export function engineSuite(under: EngineUnderTest): EngineTest[] {
     { name: `${name} engine gives back what is deleted and compacted`, run: () => givesBack(under) },
     { name: `${name} engine keeps named entries, leases and identity`, run: () => keepsEntries(under) },
     { name: `${name} engine undoes a change of many keys alone`, run: () => undoesAlone(under) },
+    { name: `${name} engine refuses to gather more than an answer holds`, run: () => bounds(under) },
     { name: `${name} engine refuses compacted and future revisions`, run: () => refuses(under) },
     {
       name: `${name} engine resumes a purge after a crash, and gives space back`,
@@ -344,6 +346,31 @@ async function refuses(under: EngineUnderTest): Promise<void> {
   state.purge(10);
   const closed = assertThrows(() => store.append(compactRecord(4), []), StoreError) as StoreError;
   assertEquals(closed.code, "failed");
+}
+
+async function bounds(under: EngineUnderTest): Promise<void> {
+  await using home = await under.create();
+  const engine = await home.open(SEEDS);
+  const { state, store } = engine;
+  const value = new Uint8Array(1_500_000);
+  const count = Math.ceil(RANGE_BYTES_MAX / value.length) + 1;
+  const record = new WriteRecord();
+  for (let i = 0; i < count; i++) {
+    const key = bytes(`k${String(i).padStart(3, "0")}`);
+    record.begin(state.revision + 1);
+    state.put(key, value);
+    record.put(key, value, 0n);
+    const seq = store.append(record.payload, record.entries);
+    state.commit();
+    await store.durable(seq);
+  }
+  for (const query of [ALL, { ...ALL, sortOrder: "descend" } as const]) {
+    const error = assertThrows(() => state.range(query, state.revision), KvError) as KvError;
+    assertEquals(error.kind, "answerTooLarge");
+    assertEquals(state.range({ ...query, keysOnly: true }, state.revision).kvs.length, count);
+    assertEquals(state.range({ ...query, limit: 9 }, state.revision).kvs.length, 9);
+  }
+  await store.close();
 }
 
 async function resumesPurge(under: EngineUnderTest): Promise<void> {

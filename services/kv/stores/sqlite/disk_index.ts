@@ -15,6 +15,7 @@ import {
   type KeyValue,
   type Mvcc,
   type PageRows,
+  RANGE_BYTES_MAX,
   type RangeQuery,
   type RangeResult,
 } from "../../mvcc.ts";
@@ -34,6 +35,11 @@ const RECENT_REVISIONS = 16_384;
 const SCAN_ROWS = 512;
 /** Rows that one call of purge looks at, at most: a millisecond or two. A purge without a bound takes them all. */
 const PURGE_ROWS = 128;
+/** Rows that may be gathered to be sorted: some 100 MB. More is refused. */
+const SORT_ROWS_MAX = 500_000;
+/** Rows of the first piece that is read with values, and bytes that later ones should have. */
+const FIRST_VALUES = 32;
+const VALUES_BYTES = 4 * 1_024 * 1_024;
 /** Pages that a write changes, about: the end of `rows`, and a place in the index. */
 const PAGES_A_WRITE = 2;
 const NO_BYTES = new Uint8Array(0);
@@ -343,13 +349,12 @@ export class DiskIndex implements Mvcc, GroupWriter {
       if (more) found.length = limit;
       return { revision: newest, kvs: found, more, count };
     }
-    const all = this.#visibleRows(range, revision);
-    const count = all.length;
-    const rows = hasFilters(query) ? all.filter((row) => passes(row, query)) : all;
+    const { rows, count } = this.#gather(range, revision, query);
     if (limit > 0 && rows.length > limit + 1 && isCutBeforeSort(query)) rows.length = limit + 1;
     this.#sort(rows, query);
     const more = limit > 0 && rows.length > limit;
     if (more) rows.length = limit;
+    checkAnswer(rows, query.keysOnly === true);
     const kvs = rows.map((row) => toKeyValue(row, query.keysOnly ? NO_BYTES : this.valueOf(row.id)));
     return { revision: newest, kvs, more, count };
   }
@@ -630,36 +635,44 @@ export class DiskIndex implements Mvcc, GroupWriter {
     );
   }
 
-  #visibleRows(range: KeyRange, revision: number): Row[] {
+  /** The rows of a range that pass the query's filters, and how many there are with those that do not. */
+  #gather(range: KeyRange, revision: number, query: RangeQuery): { rows: Row[]; count: number } {
     const rows: Row[] = [];
+    let count = 0;
     this.#walk(range, NO_END, (head) => {
       const row = this.#visible(head, revision);
-      if (row !== undefined) rows.push(row);
+      if (row === undefined) return true;
+      count++;
+      if (passes(row, query)) rows.push(row);
+      if (rows.length > SORT_ROWS_MAX) throw new KvError("answerTooLarge");
       return true;
     });
-    return rows;
+    return { rows, count };
   }
 
   /** The first `limit` keys of a range with their values. */
   #keyValues(range: KeyRange, revision: number, limit: number, keysOnly: boolean): KeyValue[] {
     const statement = keysOnly ? this.#sql.headsFrom : this.#sql.valuesFrom;
     const into: KeyValue[] = [];
-    let rows = Math.min(SCAN_ROWS, limit);
-    for (let start = range.start;; rows = SCAN_ROWS) {
+    let bytes = 0;
+    let start = range.start;
+    for (let rows = Math.min(keysOnly ? SCAN_ROWS : FIRST_VALUES, limit);;) {
       const found = this.#scan(statement, start, range.end, rows);
       for (const one of found) {
-        if ((one[1] as number) <= revision) {
-          if ((one[7] as number) < 0) continue;
-          into.push(toKeyValue(toRow(one), keysOnly ? NO_BYTES : one[8] as Uint8Array));
-        } else {
-          const row = this.#visible(toRow(one), revision);
-          if (row === undefined) continue;
-          into.push(toKeyValue(row, keysOnly ? NO_BYTES : this.valueOf(row.id)));
-        }
+        const isShown = (one[1] as number) <= revision;
+        const row = isShown ? toRow(one) : this.#visible(toRow(one), revision);
+        if (row === undefined || row.size < 0) continue;
+        const value = keysOnly ? NO_BYTES : isShown ? one[8] as Uint8Array : this.valueOf(row.id);
+        bytes += row.key.length + value.length;
+        if (bytes > RANGE_BYTES_MAX) throw new KvError("answerTooLarge");
+        into.push(toKeyValue(row, value));
         if (into.length >= limit) return into;
       }
       if (found.length < rows) return into;
       start = successorOf(found.at(-1)![0] as Uint8Array);
+      // As many as should fit, as far as those before can tell.
+      const fitting = Math.floor(VALUES_BYTES * into.length / Math.max(bytes, 1));
+      rows = keysOnly ? SCAN_ROWS : Math.max(4, Math.min(SCAN_ROWS, fitting));
     }
   }
 
@@ -847,6 +860,12 @@ function passes(row: Row, query: RangeQuery): boolean {
     !(maxModRevision !== 0 && row.mod > maxModRevision) &&
     !(minCreateRevision !== 0 && row.created < minCreateRevision) &&
     !(maxCreateRevision !== 0 && row.created > maxCreateRevision);
+}
+
+/** @throws {KvError} `answerTooLarge`. */
+function checkAnswer(rows: readonly Row[], keysOnly: boolean): void {
+  const bytes = rows.reduce((sum, row) => sum + row.key.length + (keysOnly ? 0 : row.size), 0);
+  if (bytes > RANGE_BYTES_MAX) throw new KvError("answerTooLarge");
 }
 
 function isWithin(key: Uint8Array, range: KeyRange): boolean {
