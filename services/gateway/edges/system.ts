@@ -78,8 +78,12 @@ function index(version: Readonly<Record<string, string>>): unknown {
     endpoints: {
       "GET, PUT, DELETE /api/v1/kv/{key}": "one key; the body is the value",
       "GET /api/v1/kv?prefix=": "the keys under a prefix, in pages",
-      "GET /api/v1/kv/{key}?watch=true, /api/v1/kv?prefix=&watch=true": "changes as server-sent events",
-      "POST /v3/kv/range, put, deleterange, txn, compaction; /v3/watch": "etcd's JSON gateway",
+      "GET /api/v1/kv/{key}?watch=true, /api/v1/kv?prefix=&watch=true":
+        "changes as server-sent events, or as frames of a WebSocket",
+      "GET /api/v1/kv/{key}?history=true": "the changes of a key, newest first",
+      "POST /api/v1/kv:batchGet, :batchPut, :txn": "many keys at one revision",
+      "POST, GET, DELETE /api/v1/kv?key=": "keys and values that are text, JSON or form",
+      "POST /v3/…": "etcd's JSON gateway, also on the gRPC port",
       "GET /livez, /readyz?verbose, /health": "health",
       "GET /metrics": "Prometheus figures of all workers",
       "GET /openapi.json": "this API as an OpenAPI document",
