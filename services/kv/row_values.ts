@@ -17,6 +17,8 @@ export interface RowValues {
   freeTombstone(address: number): void;
   /** A copy of a value. */
   copy(address: number, length: number): Uint8Array;
+  /** Copies of many values, in order; left out where one by one is as fast. */
+  copyAll?(addresses: readonly number[], lengths: readonly number[]): Uint8Array[];
   /** Moves a value out of memory that is to be given back, and returns its address; left out where values are on disk. */
   relocate?(address: number, length: number): number;
   /** Byte order of two values; left out where reading one costs so much that sorting should read each once. */

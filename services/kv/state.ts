@@ -186,9 +186,13 @@ export class MvccState implements Mvcc {
 
   /** The whole record of a row that is not a tombstone. */
   keyValue(row: number, keysOnly = false): KeyValue {
+    return this.#record(row, keysOnly ? NO_BYTES : this.valueOf(row));
+  }
+
+  #record(row: number, value: Uint8Array): KeyValue {
     return {
       key: this.#keys.keyOf(this.#key[row]!),
-      value: keysOnly ? NO_BYTES : this.valueOf(row),
+      value,
       createRevision: this.#create[row]!,
       modRevision: this.#mod[row]!,
       version: this.#version[row]!,
@@ -803,6 +807,14 @@ export class MvccState implements Mvcc {
       bytes += query.keysOnly ? this.#keys.keyLength(this.#key[row]!) : this.payloadBytes(row);
     }
     if (bytes > RANGE_BYTES_MAX) throw new KvError("answerTooLarge");
+    const values = this.#values;
+    if (values.copyAll !== undefined && !query.keysOnly && rows.length > 1) {
+      const copies = values.copyAll(
+        rows.map((row) => this.#address[row]!),
+        rows.map((row) => this.#length[row]!),
+      );
+      return rows.map((row, i) => this.#record(row, copies[i]!));
+    }
     return rows.map((row) => this.keyValue(row, query.keysOnly));
   }
 }

@@ -1,6 +1,6 @@
 /** The index in memory: state.ts over values that are in the file. Writes are held back until the end of the group, so that
  *  a change that is undone, or refused, never reaches the file. */
-import { type Database, SqliteError, type Statement } from "../../../../storage/sqlite/mod.ts";
+import { type Database, SqliteError, type SqlRow, type Statement } from "../../../../storage/sqlite/mod.ts";
 import { KvError } from "../../errors.ts";
 import type { RowValues } from "../../row_values.ts";
 import { MvccState } from "../../state.ts";
@@ -11,6 +11,8 @@ import { leaseOfSql, leaseToSql, Meta, readNewest } from "./tables.ts";
 const STORED_OVERHEAD_BYTES = 32;
 /** Rows read at a time while opening. */
 const LOAD_ROWS = 2_048;
+/** Values read by one statement. */
+const READ_ROWS = 256;
 const GROWTH = 1.5;
 /** Rows that nobody needs any more stay in the file until they are one in so many, and then go in the order in which they
  *  lie: each page is changed once for several of them, instead of once for each. */
@@ -69,6 +71,7 @@ class SqliteValues implements RowValues {
   /** Those of them that came before anybody took them: while the rows were loaded. */
   readonly early: number[] = [];
   readonly #read: Statement;
+  readonly #readMany: Statement;
   /** Id of the row at each address; -1 - n for the n-th held value. */
   #ids: Float64Array = new Float64Array(1_024);
   #addresses = 0;
@@ -78,6 +81,9 @@ class SqliteValues implements RowValues {
 
   constructor(database: Database) {
     this.#read = database.prepare("SELECT value FROM rows WHERE id = ?");
+    this.#readMany = database.prepare(
+      "SELECT wanted.key, rows.value FROM json_each(?) AS wanted CROSS JOIN rows ON rows.id = wanted.value",
+    );
     this.onGarbage = (id) => this.early.push(id);
   }
 
@@ -112,6 +118,35 @@ class SqliteValues implements RowValues {
     if (id < 0) return this.#held[-1 - id]!.slice();
     try {
       return this.#read.get(id)![0] as Uint8Array;
+    } catch (error) {
+      if (!(error instanceof SqliteError)) throw error;
+      throw new KvError("unreadable", error.message, { cause: error });
+    }
+  }
+
+  copyAll(addresses: readonly number[], lengths: readonly number[]): Uint8Array[] {
+    const values: Uint8Array[] = new Array(addresses.length);
+    const ids: number[] = [];
+    const places: number[] = [];
+    for (let i = 0; i < addresses.length; i++) {
+      const id = this.#ids[addresses[i]!]!;
+      if (lengths[i] === 0 || id < 0) values[i] = this.copy(addresses[i]!, lengths[i]!);
+      else {
+        ids.push(id);
+        places.push(i);
+      }
+    }
+    for (let from = 0; from < ids.length; from += READ_ROWS) {
+      for (const [i, value] of this.#find(ids.slice(from, from + READ_ROWS))) {
+        values[places[from + (i as number)]!] = value as Uint8Array;
+      }
+    }
+    return values;
+  }
+
+  #find(ids: readonly number[]): SqlRow[] {
+    try {
+      return this.#readMany.all(JSON.stringify(ids));
     } catch (error) {
       if (!(error instanceof SqliteError)) throw error;
       throw new KvError("unreadable", error.message, { cause: error });
