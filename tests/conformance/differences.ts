@@ -187,7 +187,9 @@ const AUTH_REFUSALS: readonly string[] = [
 export function isCountedOtherwise({ method, request }: Call): boolean {
   if (method !== KV.method.txn) return false;
   const { success, failure } = request as TxnRequest;
-  return [...success, ...failure].some((op) => writesOf(op).puts.length > 0);
+  const ops = [...success, ...failure];
+  return !ops.some(({ request }) => request.case === "requestPut") &&
+    ops.some((op) => writesOf(op).puts.length > 0);
 }
 
 function hasNested({ success, failure }: TxnRequest): boolean {

@@ -331,14 +331,19 @@ export class OperationSource {
     const random = this.#random;
     const key = this.#key();
     const target = random.below(5) as Compare_CompareTarget;
-    const result = random.below(4) as Compare_CompareResult;
+    const lease = this.#oneOf(0.6, () => this.#lease(), 0n);
+    // Which of two ids that servers chose is greater is chance.
+    const isOrdered = target !== Compare_CompareTarget.LEASE || lease < AUTO_LEASES || lease > 1n << 62n;
+    const result = isOrdered
+      ? random.below(4) as Compare_CompareResult
+      : random.pick([Compare_CompareResult.EQUAL, Compare_CompareResult.NOT_EQUAL]);
     const revision = () => random.chance(0.4) ? 0n : this.revision - BigInt(random.below(20));
     const values: Record<number, MessageInitShape<typeof CompareSchema>["targetUnion"]> = {
       [Compare_CompareTarget.VERSION]: { case: "version", value: BigInt(random.below(4)) },
       [Compare_CompareTarget.CREATE]: { case: "createRevision", value: revision() },
       [Compare_CompareTarget.MOD]: { case: "modRevision", value: revision() },
       [Compare_CompareTarget.VALUE]: { case: "value", value: this.#value() },
-      [Compare_CompareTarget.LEASE]: { case: "lease", value: this.#oneOf(0.6, () => this.#lease(), 0n) },
+      [Compare_CompareTarget.LEASE]: { case: "lease", value: lease },
     };
     return {
       key,

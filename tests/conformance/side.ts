@@ -295,6 +295,8 @@ export class Side implements Names, Disposable {
         const made = watcherOf(asked, message.header?.revision ?? 0n);
         stream.watchers.set(message.watchId, made);
         stream.all.push(made);
+        // When etcd cancels it is up to its next look at watches that are behind.
+        if (made.isTooOld) stream.overtaken.add(message.watchId);
       }
     } else if (message.canceled) {
       stream.watchers.delete(message.watchId);
