@@ -456,7 +456,8 @@ export class OperationSource {
     const key = this.#key();
     // Each one that starts in the past waits for etcd's next look at such watches, every 100 ms.
     const past = this.#revision();
-    const startRevision = this.#oneOf(0.2, () => past < 0n ? 0n : past, 0n);
+    const start = past === this.compacted ? past + 1n : max(past, 0n);
+    const startRevision = this.#oneOf(0.2, () => start, 0n);
     if (startRevision !== 0n) this.#catchingUp.add(String(key.length === 0 ? bytes("\0") : key));
     const filters = [
       WatchCreateRequest_FilterType.NODELETE,
