@@ -7,39 +7,48 @@ const VALUE_BYTES = 256 << 10;
 
 const ignore = !await canMount();
 
-Deno.test({
-  name: "a full disk refuses writes, loses none it acknowledged, and serves again when there is room",
-  ignore,
-  async fn() {
-    await using disk = await mount();
-    const filler = `${disk.path}/filler`;
-    await Deno.writeFile(filler, new Uint8Array(DISK_BYTES / 2));
-    const data = `${disk.path}/data`;
-    const body = new Uint8Array(VALUE_BYTES).fill(65);
-    let acknowledged = 0;
-    {
-      await using product = await startProduct({ data });
-      const put = (i: number) => fetch(`${product.url}/api/v1/kv/key-${i}`, { method: "PUT", body });
-      let answer = await put(0);
-      while (answer.status === 200 && acknowledged < DISK_BYTES / VALUE_BYTES) {
-        await answer.body?.cancel();
-        answer = await put(++acknowledged);
+const ENGINES = {
+  "in memory": [],
+  "SQLite, index in memory": ["--set", "kv.engine=sqlite"],
+  "SQLite, index on disk": ["--set", "kv.engine=sqlite", "--set", "kv.sqlite.index=disk"],
+};
+
+for (const [engine, args] of Object.entries(ENGINES)) {
+  Deno.test({
+    name:
+      `a full disk refuses writes, loses none it acknowledged, and serves again when there is room (${engine})`,
+    ignore,
+    async fn() {
+      await using disk = await mount();
+      const filler = `${disk.path}/filler`;
+      await Deno.writeFile(filler, new Uint8Array(DISK_BYTES / 2));
+      const data = `${disk.path}/data`;
+      const body = new Uint8Array(VALUE_BYTES).fill(65);
+      let acknowledged = 0;
+      {
+        await using product = await startProduct({ data, args });
+        const put = (i: number) => fetch(`${product.url}/api/v1/kv/key-${i}`, { method: "PUT", body });
+        let answer = await put(0);
+        while (answer.status === 200 && acknowledged < DISK_BYTES / VALUE_BYTES) {
+          await answer.body?.cancel();
+          answer = await put(++acknowledged);
+        }
+        assert(acknowledged > 0, "some writes fit");
+        assertEquals([answer.status, (await answer.json()).code], [503, "unavailable"]);
+        assertEquals((await (await fetch(`${product.url}/api/v1/kv/key-0`)).bytes()).length, VALUE_BYTES);
+        assertEquals(await product.stop(), 0);
       }
-      assert(acknowledged > 0, "some writes fit");
-      assertEquals([answer.status, (await answer.json()).code], [503, "unavailable"]);
-      assertEquals((await (await fetch(`${product.url}/api/v1/kv/key-0`)).bytes()).length, VALUE_BYTES);
-      assertEquals(await product.stop(), 0);
-    }
-    await Deno.remove(filler);
-    await using product = await startProduct({ data });
-    for (let i = 0; i < acknowledged; i++) {
-      const read = await fetch(`${product.url}/api/v1/kv/key-${i}`);
-      assertEquals([read.status, (await read.bytes()).length], [200, VALUE_BYTES], `key-${i}`);
-    }
-    const answer = await fetch(`${product.url}/api/v1/kv/after`, { method: "PUT", body: "room" });
-    assertEquals(answer.status, 200, await answer.text());
-  },
-});
+      await Deno.remove(filler);
+      await using product = await startProduct({ data, args });
+      for (let i = 0; i < acknowledged; i++) {
+        const read = await fetch(`${product.url}/api/v1/kv/key-${i}`);
+        assertEquals([read.status, (await read.bytes()).length], [200, VALUE_BYTES], `key-${i}`);
+      }
+      const answer = await fetch(`${product.url}/api/v1/kv/after`, { method: "PUT", body: "room" });
+      assertEquals(answer.status, 200, await answer.text());
+    },
+  });
+}
 
 Deno.test({
   name: "a start on a full disk ends with one line that says so",
