@@ -146,6 +146,16 @@ export const PARTS: readonly Part[] = [
     why: "calls run on any channel, so rpc knows the interface and no Quantum",
   },
   {
+    name: "http2",
+    files: ["transport/http2/**"],
+    imports: ["transport/quantum/core/id_map.ts"],
+    packages: [],
+    own: true,
+    platform: false,
+    pure: true,
+    why: "the protocol is a pure state machine over bytes; an edge moves them",
+  },
+  {
     name: "suites of storage",
     files: ["storage/testing/**"],
     imports: ["storage/**", "tests/support/**"],
@@ -274,7 +284,13 @@ export const PARTS: readonly Part[] = [
   {
     name: "network edge",
     files: ["services/gateway/edges/**"],
-    imports: ["{service}/!(worker.ts)", "services/runtime/**", "transport/rpc/**", "proto/gen/**"],
+    imports: [
+      "{service}/!(worker.ts)",
+      "services/runtime/**",
+      "transport/rpc/**",
+      "transport/http2/**",
+      "proto/gen/**",
+    ],
     packages: "any",
     own: false,
     platform: true,
