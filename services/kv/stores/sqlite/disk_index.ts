@@ -33,8 +33,10 @@ const RECENT_KEY_BYTES_MAX = 1_024;
 const RECENT_REVISIONS = 16_384;
 /** Rows of a piece of a scan. */
 const SCAN_ROWS = 512;
-/** Rows that one call of purge looks at, at most: a millisecond or two. A purge without a bound takes them all. */
+/** Rows that one call of purge looks at when few wait: a millisecond or two. A purge without a bound takes them all. */
 const PURGE_ROWS = 128;
+/** When many wait it looks at one in so many, or writers could outrun it for good. */
+const PURGE_SHARE = 64;
 /** Rows that may be gathered to be sorted: some 100 MB. More is refused. */
 const SORT_ROWS_MAX = 500_000;
 /** Rows of the first piece that is read with values, and bytes that later ones should have. */
@@ -427,11 +429,12 @@ export class DiskIndex implements Mvcc, GroupWriter {
       Math.max(0, this.#trimmable - Math.max(this.#kept, this.#trimmed));
   }
 
-  /** As Mvcc has it, but looks at PURGE_ROWS at most when it has a bound: each is a change of the file. */
+  /** As Mvcc has it, but when it has a bound it stays well below it: each row is a change of the file. */
   purge(budget: number): void {
     if (this.#purgeHolds > 0 || this.hasChanges || this.#store.isStopped) return;
     try {
-      this.#purge(budget === Infinity ? Infinity : Math.min(budget, PURGE_ROWS));
+      const rows = Math.max(PURGE_ROWS, Math.floor(this.purgeBacklog / PURGE_SHARE));
+      this.#purge(budget === Infinity ? Infinity : Math.min(budget, rows));
     } catch (error) {
       // Nobody waits for it: what is wrong with the file is told by the store, which stops.
       if (!(error instanceof KvError && error.cause instanceof SqliteError)) throw error;
