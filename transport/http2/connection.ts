@@ -2,7 +2,7 @@
  *  commands in, bytes out.
  *
  *  ```
- *   receive(bytes) ─► preface ─► frames ─┬─► handler.onRequest, stream.handler.onData / onEnd / onReset
+ *   receive(bytes) ─► preface ─► frames ─┬─► handler.onRequest, stream.handler.onBody / onBodyEnd / onReset
  *                                        └─► answers to settings and pings
  *   stream.respond / write / end ─► framed at once while there is room and window, else kept with the stream:
  *        sendable ── room in the output, a frame a turn ──►  poll() ─► bytes
@@ -489,7 +489,7 @@ export class Http2Connection {
   #onRequestEnd(stream: Http2Stream): void {
     if (stream.contentLeft > 0) return this.#failStream(stream, ERROR.PROTOCOL_ERROR);
     stream.hasRequest = true;
-    stream.handler.onEnd();
+    stream.handler.onBodyEnd();
     if (stream.hasAnswered) this.#remove(stream);
   }
 
@@ -539,7 +539,7 @@ export class Http2Connection {
         return this.#credit(undefined, length);
       }
     }
-    stream.handler.onData(piece);
+    stream.handler.onBody(piece);
     if (stream.isPaused && !stream.isClosed) stream.heldBytes += length;
     else this.#credit(stream, length);
   }
@@ -717,7 +717,7 @@ export class Http2Connection {
     } else if (stream.isEnding) this.#sendEnd(stream);
     if (stream.isFull && !stream.isEnding && stream.queuedBytes < STREAM_QUEUE_LOW_BYTES) {
       stream.isFull = false;
-      stream.handler.onDrain();
+      stream.handler.onWritable();
     }
   }
 

@@ -75,25 +75,23 @@ class World {
   received = 0;
   signals = 0;
   onRequest: ((stream: Http2Stream) => void) | undefined;
-  onData: ((stream: Http2Stream) => void) | undefined;
   readonly connection = new Http2Connection({
     onRequest: (stream, head, isWhole) => {
       this.events.push(`${stream.id} ${head.method} ${head.path}${isWhole ? " whole" : ""}`);
       this.streams.push(stream);
       this.heads.push(head);
       stream.handler = {
-        onData: (bytes) => {
+        onBody: (bytes) => {
           this.received += bytes.length;
           // Pieces depend on how the bytes came.
           const last = this.events.length - 1;
           const text = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
           if (this.events[last]!.startsWith(`${stream.id} data `)) this.events[last] += text;
           else this.events.push(`${stream.id} data ${text}`);
-          this.onData?.(stream);
         },
-        onEnd: () => this.events.push(`${stream.id} end`),
+        onBodyEnd: () => this.events.push(`${stream.id} end`),
         onReset: (code) => this.events.push(`${stream.id} reset ${code}`),
-        onDrain: () => this.events.push(`${stream.id} drain`),
+        onWritable: () => this.events.push(`${stream.id} drain`),
       };
       this.onRequest?.(stream);
     },

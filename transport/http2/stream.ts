@@ -4,13 +4,13 @@ import type { Http2Connection } from "./connection.ts";
 /** Told of what happens to one stream. Runs while the connection takes bytes; must not throw. */
 export interface StreamHandler {
   /** A piece of the request's body: a view of what was received, never written to again by this side. */
-  onData(bytes: Uint8Array): void;
+  onBody(bytes: Uint8Array): void;
   /** The request is complete. Trailers are checked and not passed on. */
-  onEnd(): void;
+  onBodyEnd(): void;
   /** The stream is over: the client gave it up, broke the protocol, or its connection ended. Nothing follows. */
   onReset(code: number): void;
   /** `write` may be called again after it had returned false. */
-  onDrain(): void;
+  onWritable(): void;
 }
 
 /** A list that streams of one connection wait in. */
@@ -81,7 +81,7 @@ export class Http2Stream {
     this.connection.send(this);
   }
 
-  /** Sends body bytes, which are the stream's from now on; false asks to wait for `onDrain`. */
+  /** Sends body bytes, which are the stream's from now on; false asks to wait for `onWritable`. */
   write(bytes: Uint8Array): boolean {
     if (this.isClosed || this.isEnding) return true;
     this.#queue(bytes);
@@ -160,4 +160,4 @@ export class Http2Stream {
   }
 }
 
-const IGNORE: StreamHandler = { onData() {}, onEnd() {}, onReset() {}, onDrain() {} };
+const IGNORE: StreamHandler = { onBody() {}, onBodyEnd() {}, onReset() {}, onWritable() {} };

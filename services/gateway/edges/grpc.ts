@@ -1,22 +1,19 @@
 /** The gRPC edge: one port that speaks HTTP/2 with gRPC and, as etcd's does, plain HTTP/1.1. */
-import {
-  createServer,
-  type IncomingHttpHeaders,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-} from "node:http2";
 import type { Socket } from "node:net";
 import { Code } from "@connectrpc/connect";
+import { encodeFields } from "../../../transport/http2/hpack.ts";
+import type { RequestHead } from "../../../transport/http2/request.ts";
+import type { Http2Stream } from "../../../transport/http2/stream.ts";
 import { Bag, type Bagged } from "../../../transport/rpc/bag.ts";
 import { authorityHost, type ProtectedMode } from "../limits/protected_mode.ts";
 import { Slots } from "../limits/slots.ts";
 import type { Timer } from "../timer.ts";
-import { type CallOwner, GrpcCall } from "./grpc/call.ts";
-import { encodeStatusMessage, isGrpc } from "./grpc/headers.ts";
+import { type CallOwner, GrpcCall, refuseCall } from "./grpc/call.ts";
+import { type CallHead, readCallHead } from "./grpc/call_head.ts";
+import { Http2Socket } from "./grpc/http2_socket.ts";
 import type { AcceptSocket, TcpListener } from "./grpc/listener.ts";
 import type { GrpcMethod, GrpcMethods } from "./grpc/method.ts";
 import { codeName, type GrpcMetrics } from "./grpc/metrics.ts";
-import { Pipe } from "./grpc/pipe.ts";
 import type { PlainHttp } from "./grpc/plain_http.ts";
 import type { EdgeLog } from "./http.ts";
 
@@ -57,17 +54,11 @@ export interface GrpcEdge {
 const FIRST_BYTES_MS = 10_000;
 /** Pause after which the kernel asks a silent client whether it is still there, in milliseconds. */
 const KEEP_ALIVE_MS = 30_000;
-/** How much of a request may come before it is read, for each stream and for the connection, in bytes. */
-const STREAM_WINDOW_BYTES = 256 * 1024;
-const SESSION_WINDOW_BYTES = 1024 * 1024;
-/** Request header bytes; as much as a call may carry to a worker. */
-const MAX_HEADER_BYTES = 16 * 1024;
-/** HTTP/2's error code for a client that asks too much. */
-const ENHANCE_YOUR_CALM = 11;
 /** Calls under way from which further ones start together at the end of the turn, and share datagrams; see calls.ts. */
 const GATHER_FROM = 4;
 
 const DRAINING = "the gateway is draining";
+const METHOD_NOT_ALLOWED = encodeFields([[":status", "405"], ["allow", "POST"]]);
 
 /** Creates the edge and starts to listen. */
 export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
@@ -77,17 +68,14 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
   const streamSlots = new Slots(limits.maxStreamCalls);
   let isDraining = false;
   let drained: PromiseWithResolvers<void> | undefined;
-  let gathered: (() => void)[] = [];
-
-  const server = createServer({
-    settings: {
-      maxConcurrentStreams: limits.maxConcurrentStreams,
-      initialWindowSize: STREAM_WINDOW_BYTES,
-      maxHeaderListSize: MAX_HEADER_BYTES,
-      enablePush: false,
-    },
-  });
-  server.on("sessionError", ignore);
+  let gathered: GrpcCall[] = [];
+  const owner: CallOwner = {
+    maxMessageBytes: limits.maxMessageBytes,
+    clock,
+    newRequestId: deps.newRequestId,
+    schedule,
+    onCallEnd,
+  };
   const listener = deps.listen(accept, () => metrics.refused("tls"));
 
   function accept(socket: Socket): void {
@@ -104,7 +92,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
   class Connection implements Bagged {
     bagIndex = -1;
     readonly #socket: Socket;
-    #session: ServerHttp2Session | undefined;
+    #http2: Http2Socket | undefined;
 
     constructor(socket: Socket) {
       this.#socket = socket;
@@ -120,8 +108,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     }
 
     drain(): void {
-      if (this.#session === undefined) return;
-      if (!this.#session.destroyed) this.#session.close();
+      this.#http2?.shutdown();
     }
 
     destroy(): void {
@@ -132,48 +119,21 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     #onFirstBytes(bytes: Uint8Array): void {
       const socket = this.#socket;
       socket.setTimeout(0);
-      socket.pause();
-      socket.unshift(bytes);
-      if (bytes[0] !== 0x50 || (bytes.length > 1 && bytes[1] !== 0x52)) {
-        deps.http.serve(socket);
-        socket.resume();
+      if (bytes[0] === 0x50 && (bytes.length === 1 || bytes[1] === 0x52)) {
+        this.#http2 = new Http2Socket(socket, bytes, {
+          clock,
+          timer: deps.timer,
+          maxConcurrentStreams: limits.maxConcurrentStreams,
+          minPingIntervalMs: limits.minPingIntervalMs,
+          onRequest,
+          onAbuse: metrics.refused,
+        });
         return;
       }
-      const pipe = new Pipe(socket, {
-        clock,
-        minPingIntervalMs: limits.minPingIntervalMs,
-        endOfTurn: deps.timer.endOfTurn,
-        onAbuse: (what) => {
-          metrics.refused(what);
-          this.#goAway(ENHANCE_YOUR_CALM, what === "pings" ? "too_many_pings" : "too_many_resets");
-        },
-      });
-      server.once("session", (session) => this.#onSession(session, pipe));
-      server.emit("connection", pipe);
+      socket.pause();
+      socket.unshift(bytes);
+      deps.http.serve(socket);
       socket.resume();
-    }
-
-    #onSession(session: ServerHttp2Session, pipe: Pipe): void {
-      this.#session = session;
-      session.on("error", ignore);
-      session.setLocalWindowSize(SESSION_WINDOW_BYTES);
-      const owner: CallOwner = {
-        maxMessageBytes: limits.maxMessageBytes,
-        clock,
-        newRequestId: deps.newRequestId,
-        schedule,
-        onSend: () => pipe.forgivePings(),
-        onCallEnd,
-      };
-      session.on("stream", (stream, headers) => onStream(owner, stream, headers));
-    }
-
-    #goAway(code: number, text: string): void {
-      const session = this.#session;
-      if (session === undefined || session.destroyed) return this.destroy();
-      session.goaway(code, 0, new TextEncoder().encode(text));
-      // Once the frame is on its way.
-      deps.timer.endOfTurn(() => this.destroy());
     }
 
     #onClose(): void {
@@ -183,31 +143,21 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     }
   }
 
-  function onStream(owner: CallOwner, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
-    if (!isGrpc(headers["content-type"])) return deps.http.answer(stream, headers);
-    if (headers[":method"] !== "POST") {
-      stream.respond({ ":status": 405, "allow": "POST" }, { endStream: true });
-      return;
-    }
-    const path = headers[":path"] ?? "";
-    const method = deps.methods.find(path);
-    const refusal = method === undefined
-      ? { code: Code.Unimplemented, message: unknownMethod(path) }
-      : refuse(method, headers);
+  function onRequest(stream: Http2Stream, head: RequestHead, isWhole: boolean): void {
+    const callHead = (head.memo ??= readCallHead(head, deps.methods, foreignness)) as CallHead;
+    if (!callHead.isGrpc) return deps.http.answer(stream, head, isWhole);
+    if (head.method !== "POST") return stream.respond(METHOD_NOT_ALLOWED, true);
+    const refusal = callHead.refusal ?? refuse(callHead.method!);
     if (refusal !== undefined) return refuseCall(stream, refusal.code, refusal.message);
-    const call = new GrpcCall(owner, method!, stream, headers);
+    const method = callHead.method!;
+    const call = new GrpcCall(owner, method, stream, callHead);
     calls.add(call);
-    method!.metrics.begin();
-    call.begin();
+    method.metrics.begin();
+    call.begin(isWhole);
   }
 
-  /** Why a call of a known method does not begin. */
-  function refuse(
-    method: GrpcMethod,
-    headers: IncomingHttpHeaders,
-  ): { code: Code; message: string } | undefined {
-    const foreign = foreignness(headers);
-    if (foreign !== undefined) return { code: Code.PermissionDenied, message: foreign };
+  /** Why a call of a known method does not begin now. */
+  function refuse(method: GrpcMethod): { code: Code; message: string } | undefined {
     if (isDraining) return { code: Code.Unavailable, message: DRAINING };
     if (method.streams && !streamSlots.tryEnter()) {
       return {
@@ -218,26 +168,26 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     return undefined;
   }
 
-  function foreignness(headers: IncomingHttpHeaders): string | undefined {
+  function foreignness(authority: string, origin: string | undefined): string | undefined {
     if (deps.protectedMode === undefined) return undefined;
-    const authority = headers[":authority"] ?? headers.host ?? "";
     // Some clients write things there that are no host at all; a browser, against which this stands, never does.
     const host = authorityHost(authority) === undefined ? "localhost" : authority;
-    const verdict = deps.protectedMode.check(host, headers.origin);
+    const verdict = deps.protectedMode.check(host, origin);
     if (verdict === "ok") return undefined;
     return "no users are configured, so only calls for a loopback name (localhost, 127.0.0.1) are answered; " +
       "name other hosts in gateway.allowedHosts";
   }
 
   /** Starts a call now or, when many run, together with others that came on this turn. */
-  function schedule(start: () => void): void {
-    if (calls.size < GATHER_FROM) return start();
-    if (gathered.push(start) > 1) return;
-    deps.timer.endOfTurn(() => {
-      const starts = gathered;
-      gathered = [];
-      for (const start of starts) start();
-    });
+  function schedule(call: GrpcCall): void {
+    if (calls.size < GATHER_FROM) return call.start();
+    if (gathered.push(call) === 1) deps.timer.endOfTurn(startGathered);
+  }
+
+  function startGathered(): void {
+    const starting = gathered;
+    gathered = [];
+    for (const call of starting) call.start();
   }
 
   function onCallEnd(call: GrpcCall, code: number, message: string): void {
@@ -251,15 +201,6 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     // Not for errors that are a client's own, as at the HTTP edge.
     if (isFault(code)) deps.log.info("call", { ...fields, message });
     else deps.log.debug("call", fields);
-  }
-
-  function unknownMethod(path: string): string {
-    const at = path.lastIndexOf("/");
-    if (!path.startsWith("/") || at < 1) return `malformed method name: ${JSON.stringify(path)}`;
-    const service = path.slice(1, at);
-    return deps.methods.hasService(service)
-      ? `unknown method ${path.slice(at + 1)} for service ${service}`
-      : `unknown service ${service}`;
   }
 
   function settleDrain(): void {
@@ -295,18 +236,6 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
 function isFault(code: number): boolean {
   return code === Code.Internal || code === Code.Unknown || code === Code.Unavailable ||
     code === Code.DataLoss;
-}
-
-function refuseCall(stream: ServerHttp2Stream, code: Code, message: string): void {
-  stream.on("error", ignore);
-  stream.respond({
-    ":status": 200,
-    "content-type": "application/grpc",
-    "grpc-status": String(code),
-    "grpc-message": encodeStatusMessage(message),
-  }, { endStream: true });
-  // The rest of the request is not kept.
-  stream.resume();
 }
 
 function ignore(): void {}

@@ -1,10 +1,12 @@
 /** One gRPC call: an HTTP/2 stream at one side, a call of ours at the other, and bytes that pass between them unread. */
-import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { Code } from "@connectrpc/connect";
+import { encodeFields } from "../../../../transport/http2/hpack.ts";
+import type { Http2Stream, StreamHandler } from "../../../../transport/http2/stream.ts";
 import type { Bagged } from "../../../../transport/rpc/bag.ts";
 import type { RawCall, RawCallHandler, RawEnd } from "../../../../transport/rpc/mod.ts";
-import { encodeStatusMessage, parseTimeout } from "./headers.ts";
-import { MessageReader, prefixed } from "./message_reader.ts";
+import type { CallHead } from "./call_head.ts";
+import { encodeStatusMessage } from "./headers.ts";
+import { MessageReader, prefixed, prefixOf } from "./message_reader.ts";
 import type { GrpcMethod } from "./method.ts";
 
 /** What calls need of their edge. */
@@ -12,70 +14,74 @@ export interface CallOwner {
   readonly maxMessageBytes: number;
   readonly clock: { now(): number };
   newRequestId(): string;
-  /** Calls `start` now, or with others at the end of the turn. */
-  schedule(start: () => void): void;
-  /** Something is sent to the client. */
-  onSend(): void;
+  /** Calls `call.start()` now, or with others at the end of the turn. */
+  schedule(call: GrpcCall): void;
   /** The call has ended, whoever ended it. Called once. */
   onCallEnd(call: GrpcCall, code: number, message: string): void;
 }
 
-/** Request fields that travel on to the worker, besides the request id. `token` is etcd's. */
-const FORWARDED = ["token", "authorization", "traceparent", "tracestate"] as const;
-const REQUEST_ID = /^[A-Za-z0-9._~-]{1,128}$/;
+type Fields = [name: string, value: string][];
 
-const OK_TRAILERS: OutgoingHttpHeaders = { "grpc-status": "0" };
-const HEADERS: OutgoingHttpHeaders = { ":status": 200, "content-type": "application/grpc" };
-// No `date`: gRPC has no use for it.
-const WITH_TRAILERS = { waitForTrailers: true, sendDate: false } as const;
+const HEAD_FIELDS: Fields = [[":status", "200"], ["content-type", "application/grpc"]];
+const HEAD = encodeFields(HEAD_FIELDS);
+const OK_FIELDS: Fields = [["grpc-status", "0"]];
+const OK_TRAILERS = encodeFields(OK_FIELDS);
+
+/** Messages up to this leave in one array with their prefix; copying longer ones costs more than a second array. */
+const JOINED_BYTES_MAX = 4_096;
 
 /** A call under way. */
-export class GrpcCall implements RawCallHandler, Bagged {
+export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
   bagIndex = -1;
+  readonly method: GrpcMethod;
   readonly startedAtMs: number;
   readonly requestId: string;
   readonly #owner: CallOwner;
-  readonly #stream: ServerHttp2Stream;
-  readonly #headers: IncomingHttpHeaders;
+  readonly #stream: Http2Stream;
+  readonly #head: CallHead;
   readonly #reader: MessageReader;
   #call: RawCall | undefined;
+  /** The one message of a call that has one, until the call starts. */
+  #message: Uint8Array | undefined;
   /** Whether the request is complete, or nothing more of it matters. */
   #requestDone = false;
   #answer: Uint8Array | undefined;
-  #answerHeaders: OutgoingHttpHeaders | undefined;
-  #headersSent = false;
+  #answerHead: Fields | undefined;
+  #headSent = false;
   #ended = false;
 
-  constructor(
-    owner: CallOwner,
-    readonly method: GrpcMethod,
-    stream: ServerHttp2Stream,
-    headers: IncomingHttpHeaders,
-  ) {
+  constructor(owner: CallOwner, method: GrpcMethod, stream: Http2Stream, head: CallHead) {
+    this.method = method;
     this.#owner = owner;
     this.#stream = stream;
-    this.#headers = headers;
+    this.#head = head;
     this.startedAtMs = owner.clock.now();
-    const requestId = headers["x-request-id"];
-    this.requestId = typeof requestId === "string" && REQUEST_ID.test(requestId)
-      ? requestId
-      : owner.newRequestId();
-    const encoding = headers["grpc-encoding"];
-    this.#reader = new MessageReader(
-      owner.maxMessageBytes,
-      typeof encoding === "string" ? encoding : undefined,
-    );
+    this.requestId = head.requestId ?? owner.newRequestId();
+    this.#reader = new MessageReader(owner.maxMessageBytes, head.encoding);
   }
 
   /** Begins to read the request. */
-  begin(): void {
-    const stream = this.#stream;
-    stream.on("error", ignore);
-    stream.on("close", () => this.#onClose());
-    stream.on("data", (chunk: Uint8Array) => this.#onData(chunk));
-    stream.on("end", () => this.#onRequestEnd());
-    if (this.method.streams) stream.on("drain", () => this.#call?.resume());
-    if (!this.method.takesOne) this.#start(undefined);
+  begin(isWhole: boolean): void {
+    this.#stream.handler = this;
+    if (!this.method.takesOne) this.start();
+    if (isWhole) this.onBodyEnd();
+  }
+
+  /** Starts the call of the worker. */
+  start(): void {
+    if (this.#ended) return;
+    const { lateRefusal, timeoutMs, forwarded } = this.#head;
+    if (lateRefusal !== undefined) return this.end(lateRefusal.code, lateRefusal.message);
+    const message = this.#message;
+    this.#message = undefined;
+    this.#call = this.method.start(this, {
+      timeoutMs,
+      headers: [["x-request-id", this.requestId], ...forwarded] as Fields,
+      message,
+      isWhole: message !== undefined,
+    });
+    // It may have ended before it was there to be cancelled.
+    if (this.#ended) this.#call.cancel();
   }
 
   /** Ends the call with a status of the gateway's own. */
@@ -85,21 +91,28 @@ export class GrpcCall implements RawCallHandler, Bagged {
     this.onEnd({ code, message, trailers: undefined });
   }
 
+  // The worker's side.
+
   onHeaders(headers: Headers): void {
-    this.#answerHeaders = Object.fromEntries(headers);
+    this.#answerHead = [...headers];
   }
 
   onMessage(message: Uint8Array): void {
     if (this.#ended) return;
     this.method.metrics.messageOut();
-    const bytes = prefixed(message);
     if (!this.method.streams) {
-      this.#answer = bytes;
+      this.#answer = message;
       return;
     }
-    this.#owner.onSend();
-    this.#respond();
-    if (!this.#stream.write(bytes)) this.#call?.pause();
+    this.#sendHead();
+    const stream = this.#stream;
+    let mayGoOn: boolean;
+    if (message.length <= JOINED_BYTES_MAX) mayGoOn = stream.write(prefixed(message));
+    else {
+      stream.write(prefixOf(message));
+      mayGoOn = stream.write(message);
+    }
+    if (!mayGoOn) this.#call?.pause();
   }
 
   onDrain(): void {
@@ -109,37 +122,16 @@ export class GrpcCall implements RawCallHandler, Bagged {
   onEnd({ code, message, trailers }: RawEnd): void {
     if (this.#ended) return;
     this.#ended = true;
-    if (!this.#stream.destroyed && !this.#stream.closed) {
-      this.#owner.onSend();
+    if (this.#stream.isOpen) {
       if (code === 0) this.#succeed(trailers);
       else this.#fail(code, message, trailers);
     }
     this.#owner.onCallEnd(this, code, message);
   }
 
-  #start(message: Uint8Array | undefined): void {
-    const timeout = this.#headers["grpc-timeout"];
-    const timeoutMs = typeof timeout === "string" ? parseTimeout(timeout) : undefined;
-    if (timeout !== undefined && timeoutMs === undefined) {
-      return this.end(Code.Internal, `malformed grpc-timeout: ${String(timeout).slice(0, 32)}`);
-    }
-    if (timeoutMs === 0) return this.end(Code.DeadlineExceeded, "context deadline exceeded");
-    const metadata: Record<string, string> = { "x-request-id": this.requestId };
-    for (const name of FORWARDED) {
-      const value = this.#headers[name];
-      if (typeof value === "string") metadata[name] = value;
-    }
-    this.#call = this.method.start(this, {
-      timeoutMs,
-      headers: metadata,
-      message,
-      isWhole: message !== undefined,
-    });
-    // It may have ended before it was there to be cancelled.
-    if (this.#ended) this.#call.cancel();
-  }
+  // The client's side.
 
-  #onData(chunk: Uint8Array): void {
+  onBody(chunk: Uint8Array): void {
     if (this.#requestDone || this.#ended) return;
     const reader = this.#reader;
     reader.push(chunk);
@@ -148,11 +140,8 @@ export class GrpcCall implements RawCallHandler, Bagged {
       if (this.method.takesOne) {
         // As Go's server does: the one message is answered, what follows is not read.
         this.#requestDone = true;
-        const only = message;
-        this.#owner.schedule(() => {
-          if (!this.#ended) this.#start(only);
-        });
-        return;
+        this.#message = message;
+        return this.#owner.schedule(this);
       }
       if (!this.#call!.send(message)) this.#stream.pause();
       if (this.#ended) return;
@@ -160,7 +149,7 @@ export class GrpcCall implements RawCallHandler, Bagged {
     if (reader.violation !== undefined) this.end(reader.violation.code, reader.violation.message);
   }
 
-  #onRequestEnd(): void {
+  onBodyEnd(): void {
     if (this.#requestDone || this.#ended) return;
     this.#requestDone = true;
     if (this.#reader.isPartial) this.end(Code.Internal, "unexpected EOF");
@@ -168,54 +157,60 @@ export class GrpcCall implements RawCallHandler, Bagged {
     else this.#call!.endRequest();
   }
 
-  #onClose(): void {
+  onReset(): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#call?.cancel();
     this.#owner.onCallEnd(this, Code.Canceled, "the client went away");
   }
 
-  #respond(): void {
-    if (this.#headersSent) return;
-    this.#headersSent = true;
-    this.#stream.respond(
-      this.#answerHeaders === undefined ? HEADERS : { ...this.#answerHeaders, ...HEADERS },
-      WITH_TRAILERS,
-    );
+  onWritable(): void {
+    if (!this.#ended) this.#call?.resume();
+  }
+
+  // The answer.
+
+  #sendHead(): void {
+    if (this.#headSent) return;
+    this.#headSent = true;
+    this.#stream.respond(this.#headBlock());
+  }
+
+  #headBlock(): Uint8Array {
+    return this.#answerHead === undefined ? HEAD : encodeFields([...HEAD_FIELDS, ...this.#answerHead]);
   }
 
   #succeed(trailers: Headers | undefined): void {
-    this.#respond();
-    this.#sendTrailers(
-      trailers === undefined ? OK_TRAILERS : { ...Object.fromEntries(trailers), ...OK_TRAILERS },
-    );
-    if (this.#answer === undefined) this.#stream.end();
-    else this.#stream.end(this.#answer);
-  }
-
-  #fail(code: number, message: string, trailers: Headers | undefined): void {
-    const stream = this.#stream;
-    const status: OutgoingHttpHeaders = {
-      ...(trailers === undefined ? {} : Object.fromEntries(trailers)),
-      "grpc-status": String(code),
-      "grpc-message": encodeStatusMessage(message),
-    };
-    if (this.#headersSent) {
-      this.#sendTrailers(status);
-      stream.end();
-    } else {
-      stream.respond({ ...this.#answerHeaders, ...HEADERS, ...status }, { endStream: true });
+    const block = trailers === undefined ? OK_TRAILERS : encodeFields([...trailers, ...OK_FIELDS]);
+    const answer = this.#answer;
+    if (answer !== undefined) {
+      this.#answer = undefined;
+      return this.#stream.answer(this.#headBlock(), prefixOf(answer), answer, block);
     }
-    // What the client still sends is not kept. It is not told to stop by a reset, which could overtake the status.
-    stream.resume();
+    this.#sendHead();
+    this.#stream.end(block);
   }
 
-  #sendTrailers(trailers: OutgoingHttpHeaders): void {
-    const stream = this.#stream;
-    stream.on("wantTrailers", () => {
-      if (!stream.destroyed && !stream.closed) stream.sendTrailers(trailers);
-    });
+  /** What the client still sends is not kept. It is not told to stop by a reset, which could overtake the status. */
+  #fail(code: number, message: string, trailers: Headers | undefined): void {
+    const status: Fields = [
+      ...(trailers ?? []),
+      ["grpc-status", String(code)],
+      ["grpc-message", encodeStatusMessage(message)],
+    ];
+    if (this.#headSent) this.#stream.end(encodeFields(status));
+    else this.#stream.respond(encodeFields([...HEAD_FIELDS, ...this.#answerHead ?? [], ...status]), true);
   }
 }
 
-function ignore(): void {}
+/** Answers a request that no call begins with. */
+export function refuseCall(stream: Http2Stream, code: Code, message: string): void {
+  stream.respond(
+    encodeFields([
+      ...HEAD_FIELDS,
+      ["grpc-status", String(code)],
+      ["grpc-message", encodeStatusMessage(message)],
+    ]),
+    true,
+  );
+}

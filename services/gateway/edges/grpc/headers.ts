@@ -16,15 +16,19 @@ export function parseTimeout(text: string): number | undefined {
   return match === null ? undefined : Number(match[1]) * UNITS_MS[match[2]!]!;
 }
 
-const UNSAFE = /[^\x20-\x24\x26-\x7e]/;
+const UNSAFE = /^ | $|[^\x20-\x24\x26-\x7e]/;
 const encoder = new TextEncoder();
 
-/** A status message as `grpc-message` has it: UTF-8 whose bytes outside printable ASCII, and `%`, are percent-encoded. */
+/** A status message as `grpc-message` has it: UTF-8 whose bytes outside printable ASCII, and `%`, are percent-encoded, and
+ *  blanks at its ends, where a field value may have none. */
 export function encodeStatusMessage(text: string): string {
   if (!UNSAFE.test(text)) return text;
   let out = "";
-  for (const byte of encoder.encode(text)) {
-    out += byte >= 0x20 && byte <= 0x7e && byte !== 0x25
+  const bytes = encoder.encode(text);
+  for (let i = 0; i < bytes.length; i++) {
+    const byte = bytes[i]!;
+    const isEdge = i === 0 || i === bytes.length - 1;
+    out += byte >= (isEdge ? 0x21 : 0x20) && byte <= 0x7e && byte !== 0x25
       ? String.fromCharCode(byte)
       : `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
   }

@@ -17,6 +17,7 @@ Deno.test("parseTimeout() knows gRPC's units and nothing else", () => {
 Deno.test("encodeStatusMessage() percent-encodes what a header cannot hold", () => {
   assertEquals(encodeStatusMessage("etcdserver: key is not provided"), "etcdserver: key is not provided");
   assertEquals(encodeStatusMessage("100 % ☃\n"), "100 %25 %E2%98%83%0A");
+  assertEquals([" a b ", " ", ""].map(encodeStatusMessage), ["%20a b%20", "%20", ""]);
 });
 
 Deno.test("isGrpc() takes gRPC with protobuf only", () => {

@@ -94,14 +94,24 @@ export class MessageReader {
 
 /** A message with its prefix, in one new array. */
 export function prefixed(message: Uint8Array): Uint8Array {
-  const { length } = message;
-  const bytes = new Uint8Array(PREFIX_BYTES + length);
+  const bytes = new Uint8Array(PREFIX_BYTES + message.length);
+  writePrefix(bytes, message.length);
+  bytes.set(message, PREFIX_BYTES);
+  return bytes;
+}
+
+/** The prefix alone, for a message that follows as it is. */
+export function prefixOf(message: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(PREFIX_BYTES);
+  writePrefix(bytes, message.length);
+  return bytes;
+}
+
+function writePrefix(bytes: Uint8Array, length: number): void {
   bytes[1] = length >>> 24;
   bytes[2] = length >>> 16;
   bytes[3] = length >>> 8;
   bytes[4] = length;
-  bytes.set(message, PREFIX_BYTES);
-  return bytes;
 }
 
 const EMPTY = new Uint8Array(0);

@@ -20,7 +20,7 @@ export interface GrpcMetrics {
   connectionOpened(): void;
   connectionClosed(): void;
   /** Counts a connection that was closed because of what its client did. */
-  refused(reason: "connections" | "pings" | "resets" | "silent" | "tls"): void;
+  refused(reason: "connections" | "frames" | "pings" | "resets" | "silent" | "tls"): void;
 }
 
 /** Registers the figures. */

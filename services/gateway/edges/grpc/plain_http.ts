@@ -1,9 +1,11 @@
 /** HTTP without gRPC on the gRPC port: what etcd answers there (health, version, metrics, its JSON gateway), by the
  *  handler of the HTTP edge. */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
-import type { Readable, Writable } from "node:stream";
+import { ERROR } from "../../../../transport/http2/errors.ts";
+import { encodeFields } from "../../../../transport/http2/hpack.ts";
+import type { RequestHead } from "../../../../transport/http2/request.ts";
+import type { Http2Stream, StreamHandler } from "../../../../transport/http2/stream.ts";
 import type { HttpHandler } from "../http.ts";
 
 /** What is needed to answer. */
@@ -20,7 +22,7 @@ export interface PlainHttp {
   /** Takes a connection whose first bytes are HTTP/1. */
   serve(socket: Socket): void;
   /** Answers one HTTP/2 request that is no gRPC call. */
-  answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void;
+  answer(stream: Http2Stream, head: RequestHead, isWhole: boolean): void;
   /** Closes what is idle. */
   drain(): void;
   /** Closes everything. */
@@ -60,45 +62,55 @@ export function createPlainHttp(deps: PlainHttpDeps): PlainHttp {
   const sockets = new Set<Socket>(); // bounded by gateway.grpc.maxConnections
 
   async function answerHttp1(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const answer = await respond(request.method ?? "GET", request.url ?? "/", request.headers, request);
+    const method = request.method ?? "GET";
+    const headers = new Headers();
+    const { rawHeaders } = request;
+    for (let i = 0; i < rawHeaders.length; i += 2) addField(headers, rawHeaders[i]!, rawHeaders[i + 1]!);
+    const target = request.url ?? "/";
+    let body: ReadableStream | undefined;
+    if (hasBody(method) && isServed(target)) body = ReadableStream.from(request);
+    else request.resume();
+    const answer = await respond(method, target, headers, body);
     response.writeHead(answer.status, Object.fromEntries(answer.headers));
-    await writeBody(answer, response);
+    await writeBody(answer, new Http1Answer(response));
   }
 
-  async function answerHttp2(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
-    const method = String(headers[":method"] ?? "GET");
-    const answer = await respond(method, String(headers[":path"] ?? "/"), headers, stream);
-    if (stream.destroyed) return void answer.body?.cancel();
-    const fields: OutgoingHttpHeaders = { ":status": answer.status, ...Object.fromEntries(answer.headers) };
-    stream.respond(fields);
-    await writeBody(answer, stream);
+  async function answerHttp2(stream: Http2Stream, head: RequestHead, isWhole: boolean): Promise<void> {
+    const { method, path, authority, fields } = head;
+    const headers = new Headers();
+    for (let i = 0; i < fields.length; i += 2) addField(headers, fields[i]!, fields[i + 1]!);
+    if (!headers.has("host") && authority !== "") headers.set("host", authority);
+    const exchange = new Http2Exchange(stream);
+    stream.handler = exchange;
+    if (isWhole) exchange.onBodyEnd();
+    const answer = await respond(
+      method,
+      path,
+      headers,
+      hasBody(method) && isServed(path) ? exchange.body : exchange.discard(),
+    );
+    if (!stream.isOpen) return void answer.body?.cancel();
+    stream.respond(
+      encodeFields([[":status", String(answer.status)], ...answer.headers]),
+      answer.body === null,
+    );
+    if (answer.body !== null) await writeBody(answer, exchange);
   }
 
   async function respond(
     method: string,
     target: string,
-    fields: IncomingHttpHeaders,
-    body: Readable,
+    headers: Headers,
+    body: ReadableStream | undefined,
   ): Promise<Response> {
-    const queryAt = target.indexOf("?");
-    const path = queryAt < 0 ? target : target.slice(0, queryAt);
-    if (!PATHS.has(path) && !JSON_GATEWAY.test(path)) {
-      body.resume();
+    const path = pathOf(target);
+    if (!isServed(target)) {
       return new Response("404 page not found\n", { status: 404, headers: { "content-type": "text/plain" } });
     }
-    const headers = new Headers();
-    for (const [name, value] of Object.entries(fields)) {
-      if (name.startsWith(":") || HOP_BY_HOP.has(name) || value === undefined) continue;
-      for (const item of Array.isArray(value) ? value : [value]) headers.append(name, item);
-    }
-    const authority = fields[":authority"];
-    if (!headers.has("host") && typeof authority === "string") headers.set("host", authority);
-    const hasBody = method !== "GET" && method !== "HEAD";
-    if (!hasBody) body.resume();
     const request = new Request(`http://localhost${target}`, {
       method,
       headers,
-      ...(hasBody ? { body: ReadableStream.from(body) as ReadableStream<Uint8Array<ArrayBuffer>> } : {}),
+      ...(body === undefined ? {} : { body }),
     });
     const answer = await deps.handler(request);
     if (!answer.ok) return answer;
@@ -114,9 +126,8 @@ export function createPlainHttp(deps: PlainHttpDeps): PlainHttp {
       socket.once("close", () => sockets.delete(socket));
       server.emit("connection", socket);
     },
-    answer(stream, headers) {
-      stream.on("error", () => {});
-      answerHttp2(stream, headers).catch(() => stream.close());
+    answer(stream, head, isWhole) {
+      answerHttp2(stream, head, isWhole).catch(() => stream.reset(ERROR.INTERNAL_ERROR));
     },
     drain: () => server.closeIdleConnections(),
     close() {
@@ -135,19 +146,148 @@ async function withPlainMemory(answer: Response): Promise<Response> {
   return new Response(text + line, { headers: answer.headers });
 }
 
+/** Where an answer's body goes. */
+interface AnswerWriter {
+  readonly isGone: boolean;
+  /** False asks to wait for `writable`. */
+  write(bytes: Uint8Array): boolean;
+  /** Settles when more may be written, or when the client has gone. */
+  writable(): Promise<void>;
+  end(): void;
+  onGone(fn: () => void): void;
+}
+
 /** Writes a body no faster than the client takes it, and stops the source when the client has gone. */
-async function writeBody(answer: Response, to: Writable): Promise<void> {
-  if (answer.body === null) return void to.end();
+async function writeBody(answer: Response, to: AnswerWriter): Promise<void> {
+  if (answer.body === null) return to.end();
   const reader = answer.body.getReader();
-  to.once("close", () => reader.cancel().catch(() => {}));
+  to.onGone(() => void reader.cancel().catch(() => {}));
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
-    if (to.destroyed) return;
-    if (!to.write(part.value)) {
-      await new Promise<void>((resolve) => {
-        to.once("drain", resolve);
-        to.once("close", resolve);
-      });
-    }
+    if (to.isGone) return;
+    if (!to.write(part.value)) await to.writable();
   }
   to.end();
+}
+
+/** An answer over HTTP/1. */
+class Http1Answer implements AnswerWriter {
+  readonly #response: ServerResponse;
+
+  constructor(response: ServerResponse) {
+    this.#response = response;
+  }
+
+  get isGone(): boolean {
+    return this.#response.destroyed;
+  }
+
+  write(bytes: Uint8Array): boolean {
+    return this.#response.write(bytes);
+  }
+
+  writable(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#response.once("drain", resolve);
+      this.#response.once("close", resolve);
+    });
+  }
+
+  end(): void {
+    this.#response.end();
+  }
+
+  onGone(fn: () => void): void {
+    this.#response.once("close", fn);
+  }
+}
+
+/** A request and its answer over HTTP/2. */
+class Http2Exchange implements StreamHandler, AnswerWriter {
+  /** The request's body. Holds at most the stream's window. */
+  readonly body: ReadableStream<Uint8Array<ArrayBuffer>>;
+  readonly #stream: Http2Stream;
+  #source: ReadableStreamDefaultController | undefined;
+  #wake: (() => void) | undefined;
+  #gone: (() => void) | undefined;
+
+  constructor(stream: Http2Stream) {
+    this.#stream = stream;
+    this.body = new ReadableStream({
+      start: (controller) => void (this.#source = controller),
+      pull: () => stream.resume(),
+      cancel: () => void this.discard(),
+    }, { highWaterMark: 1 });
+  }
+
+  get isGone(): boolean {
+    return !this.#stream.isOpen;
+  }
+
+  /** Keeps nothing of the request's body from now on. */
+  discard(): undefined {
+    this.#source = undefined;
+    this.#stream.resume();
+  }
+
+  onBody(bytes: Uint8Array): void {
+    const source = this.#source;
+    if (source === undefined) return;
+    source.enqueue(bytes);
+    if (source.desiredSize! <= 0) this.#stream.pause();
+  }
+
+  onBodyEnd(): void {
+    this.#source?.close();
+    this.#source = undefined;
+  }
+
+  onReset(): void {
+    this.#source?.error(new Error("the client gave the request up"));
+    this.#source = undefined;
+    this.onWritable();
+    this.#gone?.();
+  }
+
+  onWritable(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+
+  write(bytes: Uint8Array): boolean {
+    return this.#stream.write(bytes);
+  }
+
+  writable(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.isGone) resolve();
+      else this.#wake = resolve;
+    });
+  }
+
+  end(): void {
+    this.#stream.end();
+  }
+
+  onGone(fn: () => void): void {
+    this.#gone = fn;
+  }
+}
+
+function hasBody(method: string): boolean {
+  return method !== "GET" && method !== "HEAD";
+}
+
+function pathOf(target: string): string {
+  const queryAt = target.indexOf("?");
+  return queryAt < 0 ? target : target.slice(0, queryAt);
+}
+
+function isServed(target: string): boolean {
+  const path = pathOf(target);
+  return PATHS.has(path) || JSON_GATEWAY.test(path);
+}
+
+function addField(headers: Headers, name: string, value: string): void {
+  if (!HOP_BY_HOP.has(name.toLowerCase())) headers.append(name, value);
 }

@@ -1,0 +1,104 @@
+/** What a request's head says of a call. Made once for all requests that share one head. */
+import { Code } from "@connectrpc/connect";
+import type { RequestHead } from "../../../../transport/http2/request.ts";
+import { isGrpc, parseTimeout } from "./headers.ts";
+import type { GrpcMethod, GrpcMethods } from "./method.ts";
+
+/** Why a call does not begin, or ends here. */
+export interface Refusal {
+  readonly code: Code;
+  readonly message: string;
+}
+
+/** The head of a call. */
+export interface CallHead {
+  /** False where the request is no gRPC call; the rest says nothing then. */
+  readonly isGrpc: boolean;
+  readonly method: GrpcMethod | undefined;
+  /** Why no call with this head begins. */
+  readonly refusal: Refusal | undefined;
+  /** Why a call with this head ends as soon as its message is here. */
+  readonly lateRefusal: Refusal | undefined;
+  /** Time the call may take, in ms. */
+  readonly timeoutMs: number | undefined;
+  /** `grpc-encoding`. */
+  readonly encoding: string | undefined;
+  /** The client's request id, if it is well-formed. */
+  readonly requestId: string | undefined;
+  /** Fields that travel on to the worker, besides the request id. */
+  readonly forwarded: readonly (readonly [name: string, value: string])[];
+}
+
+const REQUEST_ID = /^[A-Za-z0-9._~-]{1,128}$/;
+
+/** Reads a head. `foreignness` says why a call to `authority` from `origin` is refused. */
+export function readCallHead(
+  head: RequestHead,
+  methods: GrpcMethods,
+  foreignness: (authority: string, origin: string | undefined) => string | undefined,
+): CallHead {
+  if (!isGrpc(head.get("content-type"))) return NO_CALL;
+  let timeout: string | undefined;
+  let requestId: string | undefined;
+  const forwarded: [string, string][] = [];
+  const { fields } = head;
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!;
+    const value = fields[i + 1]!;
+    switch (name) {
+      case "grpc-timeout":
+        timeout = value;
+        break;
+      case "x-request-id":
+        if (REQUEST_ID.test(value)) requestId = value;
+        break;
+      // etcd's.
+      case "token":
+      case "authorization":
+      case "traceparent":
+      case "tracestate":
+        forwarded.push([name, value]);
+    }
+  }
+  const method = methods.find(head.path);
+  const foreign = foreignness(head.authority || (head.get("host") ?? ""), head.get("origin"));
+  const timeoutMs = timeout === undefined ? undefined : parseTimeout(timeout);
+  return {
+    isGrpc: true,
+    method,
+    refusal: method === undefined
+      ? { code: Code.Unimplemented, message: unknownMethod(head.path, methods) }
+      : foreign === undefined
+      ? undefined
+      : { code: Code.PermissionDenied, message: foreign },
+    lateRefusal: timeout !== undefined && timeoutMs === undefined
+      ? { code: Code.Internal, message: `malformed grpc-timeout: ${timeout.slice(0, 32)}` }
+      : timeoutMs === 0
+      ? { code: Code.DeadlineExceeded, message: "context deadline exceeded" }
+      : undefined,
+    timeoutMs,
+    encoding: head.get("grpc-encoding"),
+    requestId,
+    forwarded,
+  };
+}
+
+const NO_CALL: CallHead = {
+  isGrpc: false,
+  method: undefined,
+  refusal: undefined,
+  lateRefusal: undefined,
+  timeoutMs: undefined,
+  encoding: undefined,
+  requestId: undefined,
+  forwarded: [],
+};
+
+function unknownMethod(path: string, methods: GrpcMethods): string {
+  const at = path.lastIndexOf("/");
+  if (at < 1) return `malformed method name: ${JSON.stringify(path)}`;
+  const service = path.slice(1, at);
+  return methods.hasService(service)
+    ? `unknown method ${path.slice(at + 1)} for service ${service}`
+    : `unknown service ${service}`;
+}
