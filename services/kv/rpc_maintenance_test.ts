@@ -25,6 +25,7 @@ const bytes = (text: string) => new TextEncoder().encode(text);
 /** The services behind RPC on a memory channel. `files` counts the backups' files that are open. */
 async function open(config: Record<string, unknown> = {}, disk: Disk = newDisk()) {
   const files = { open: 0, begun: 0, hold: undefined as Promise<void> | undefined };
+  const pauses = { run: () => Promise.resolve() };
   const { service, handlers, close } = await createKvModule({
     openStore: (replay) => {
       const store = new ManualStore(disk, replay);
@@ -39,7 +40,7 @@ async function open(config: Record<string, unknown> = {}, disk: Disk = newDisk()
     random: createSeededRandom(1),
     log: { info: () => {}, error: () => {} },
     clock: createManualClock(),
-    pause: () => Promise.resolve(),
+    pause: () => pauses.run(),
   });
   const [near, far] = createMemoryChannelPair();
   const server = createRpcServer({
@@ -55,6 +56,7 @@ async function open(config: Record<string, unknown> = {}, disk: Disk = newDisk()
   const transport = createChannelTransport({ channel: () => near });
   return {
     files,
+    pauses,
     service,
     memberId: service.identity.memberId,
     kv: createClient(KV, transport),
@@ -192,6 +194,22 @@ Deno.test("Maintenance.HashKV and Hash follow the content, and refuse what histo
     Code.OutOfRange,
     "etcdserver: mvcc: required revision is a future revision",
   ]);
+});
+
+Deno.test("Maintenance.HashKV is of the newest revision though compaction passes that meanwhile", async () => {
+  await using bench = await open();
+  const { service, kv, maintenance, pauses } = bench;
+  for (const value of ["1", "2", "3"]) await kv.put({ key: bytes("a"), value: bytes(value) });
+  await kv.compact({ revision: 2n, physical: true });
+  const { hash, hashRevision } = await maintenance.hashKV({});
+  pauses.run = async () => {
+    pauses.run = () => Promise.resolve();
+    await kv.put({ key: bytes("a"), value: bytes("4") });
+    await service.compact(5, false);
+  };
+  const again = await maintenance.hashKV({});
+  assertEquals([again.hash, again.hashRevision], [hash, hashRevision]);
+  assertEquals(service.compactRevision, 5);
 });
 
 Deno.test("Maintenance.Alarm raises, lists and ends alarms, over restarts, and Status tells of them", async () => {
