@@ -126,7 +126,7 @@ export class LeaseService {
     this.#renewals++;
     if (lessor.isCheckpointed(id)) {
       await service.mutate((log) => log.meta(leaseEntryName(id), lessor.wholeEntryOf(id)));
-    }
+    } else await service.settled(); // its grant may not be durable yet
     return ttlMs;
   }
 

@@ -82,10 +82,12 @@ Deno.test("LeaseService tells of a lease when it is durable, and puts may use it
   const granted = bench.leases.grant(7n, 10n);
   const used = bench.service.put(put("a", { lease: 7n }));
   const listed = bench.leases.list();
-  assertEquals([await isSettled(granted), await isSettled(listed)], [false, false]);
+  const renewed = bench.leases.renew(7n);
+  const waiting = [granted, listed, renewed].map((answer) => isSettled(answer));
+  assertEquals(await Promise.all(waiting), [false, false, false]);
   bench.manual.flush();
   assertEquals(await granted, { id: 7n, ttlMs: 10_000, revision: 1 });
-  assertEquals([(await used).revision, await listed], [2, [7n]]);
+  assertEquals([(await used).revision, await listed, await renewed], [2, [7n], 10_000]);
   await bench.close();
 });
 
