@@ -52,7 +52,7 @@ export class Alarms implements EntryOwner, WriteGuard {
   async activate(alarm: Alarm): Promise<void> {
     const value = encodeAlarm(alarm);
     const name = nameOf(value);
-    if (this.#alarms.has(name)) return;
+    if (this.#alarms.has(name)) return await this.#service.settled();
     if (this.#alarms.size >= ALARMS_MAX) throw new KvError("tooManyRequests", "too many alarms");
     await this.#service.mutate((log) => log.meta(name, value), true);
   }
@@ -60,7 +60,10 @@ export class Alarms implements EntryOwner, WriteGuard {
   /** Ends an alarm; resolves to whether it stood, when that is durable. */
   async deactivate(alarm: Alarm): Promise<boolean> {
     const name = nameOf(encodeAlarm(alarm));
-    if (!this.#alarms.has(name)) return false;
+    if (!this.#alarms.has(name)) {
+      await this.#service.settled();
+      return false;
+    }
     await this.#service.mutate((log) => log.meta(name, undefined), true);
     return true;
   }

@@ -477,9 +477,15 @@ export class KvService {
    *  @throws {KvError} `compacted`, `futureRevision`. */
   async compact(revision: number, physical: boolean): Promise<number> {
     this.#checkWritable();
-    this.#guard.checkWrite();
-    if (revision <= this.#compactWanted) throw new KvError("compacted");
-    if (revision > this.#durableRevision) throw new KvError("futureRevision");
+    try {
+      this.#guard.checkWrite();
+      if (revision <= this.#compactWanted) throw new KvError("compacted");
+      if (revision > this.#durableRevision) throw new KvError("futureRevision");
+    } catch (error) {
+      // What it rests on, an alarm or another compaction, may not be durable yet.
+      await this.#settled(this.#lastSeq);
+      throw error;
+    }
     await this.#settled(this.#appendCompaction(revision));
     if (physical) {
       await this.#snapshotting;
@@ -581,12 +587,12 @@ export class KvService {
    *  @throws {KvError} */
   async mutate<T>(change: (log: WriteLog) => T, despiteAlarms = false): Promise<T> {
     this.#checkWritable();
-    if (!despiteAlarms) this.#guard.checkWrite();
     const state = this.#state;
     const record = this.#record;
     record.begin(state.revision + 1);
     let result: T;
     try {
+      if (!despiteAlarms) this.#guard.checkWrite();
       result = change(record);
       if (state.hasChanges) this.#leases.endOwn(state, record);
     } catch (error) {

@@ -334,8 +334,11 @@ Deno.test("KvService.compact() is not in force before it is durable, then surviv
   for (const value of ["1", "2", "3"]) await done(bench, bench.service.put(put("a", value)));
   const compacting = bench.service.compact(3, false);
   assertEquals(get(bench, "a", 2), "1");
-  await assertRejects(() => bench.service.compact(3, false), KvError, "has been compacted");
+  const second = bench.service.compact(3, false);
+  const refused = assertRejects(() => second, KvError, "has been compacted");
+  assertEquals(await isSettled(second), false);
   assertEquals(await done(bench, compacting), 4);
+  await refused;
   assertThrows(() => get(bench, "a", 2), KvError, "has been compacted");
   await bench.close();
   const again = await open({}, disk);
@@ -527,4 +530,26 @@ Deno.test("KvService loses no acknowledged write and reuses no revision when it 
     }),
     { numRuns: 100 },
   );
+});
+
+Deno.test("KvService tells what an alarm refuses, and that it stands, when the alarm is durable", async () => {
+  const bench = await open();
+  const { service, alarms } = bench;
+  await done(bench, service.put(put("a", "1")));
+  const corrupt = { memberId: 1n, kind: ALARM_CORRUPT };
+  const answers = [
+    alarms.activate(corrupt),
+    alarms.activate(corrupt),
+    alarms.deactivate({ memberId: 2n, kind: ALARM_CORRUPT }),
+    service.put(put("a", "2")),
+    service.compact(2, false),
+  ];
+  const outcomes = Promise.allSettled(answers);
+  assertEquals(await isSettled(Promise.race(answers)), false);
+  bench.manual.flush();
+  assertEquals(
+    (await outcomes).map((outcome) => outcome.status === "fulfilled" ? outcome.value : outcome.reason.kind),
+    [undefined, undefined, false, "corrupt", "corrupt"],
+  );
+  await bench.close();
 });
