@@ -2,6 +2,8 @@
 export interface SimTestOptions {
   /** Seeds tried when the environment asks for nothing else; kept small, the whole folder runs in CI. */
   readonly seeds?: number;
+  /** Seeds tried in a soak; SOAK_SEEDS, or `seeds` if that is more, when left out. */
+  readonly soakSeeds?: number;
 }
 
 /** Seeds of each test in a soak: ten thousand runs in all, some twenty minutes of one core. */
@@ -11,11 +13,15 @@ const SOAK_SEEDS = 300;
  *
  *  `AETHERFLOW_SIM_SEEDS=n` runs seeds 1..n; `AETHERFLOW_SIM_SEED=s` runs that one; `AETHERFLOW_SOAK=1` runs
  *  SOAK_SEEDS. */
-export function simTest(name: string, options: SimTestOptions, body: (seed: number) => void): void {
-  Deno.test(name, () => {
-    for (const seed of seedList(options.seeds ?? 1)) {
+export function simTest(
+  name: string,
+  options: SimTestOptions,
+  body: (seed: number) => void | Promise<void>,
+): void {
+  Deno.test(name, async () => {
+    for (const seed of seedList(options)) {
       try {
-        body(seed);
+        await body(seed);
       } catch (cause) {
         const message = cause instanceof Error ? cause.message : String(cause);
         throw new Error(`seed ${seed}: ${message}\nreplay: ${replayCommand(name, seed)}`, { cause });
@@ -29,10 +35,10 @@ export function replayCommand(name: string, seed: number): string {
   return `AETHERFLOW_SIM_SEED=${seed} deno task test:sim --filter "${name}"`;
 }
 
-function seedList(defaultCount: number): number[] {
+function seedList({ seeds = 1, soakSeeds = Math.max(SOAK_SEEDS, seeds) }: SimTestOptions): number[] {
   const one = integerFrom("AETHERFLOW_SIM_SEED");
   if (one !== undefined) return [one];
-  const usual = Deno.env.get("AETHERFLOW_SOAK") === "1" ? Math.max(SOAK_SEEDS, defaultCount) : defaultCount;
+  const usual = Deno.env.get("AETHERFLOW_SOAK") === "1" ? soakSeeds : seeds;
   const count = integerFrom("AETHERFLOW_SIM_SEEDS") ?? usual;
   return Array.from({ length: count }, (_, index) => index + 1);
 }
