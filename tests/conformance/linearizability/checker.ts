@@ -72,6 +72,8 @@ export function checkLinearizable<S, I, O>(
   const done = new Uint32Array((history.length + 31) >>> 5);
   const visited = new Set<string>();
   const lifted: { entry: Entry<I, O>; state: S; counts: boolean }[] = [];
+  // Answered calls are tried before unanswered ones: which of those happened is a guess.
+  let isGuessing = false;
   let state = model.initial;
   let count = 0;
   let steps = 0;
@@ -105,6 +107,10 @@ export function checkLinearizable<S, I, O>(
     if (++steps > stepsMax) return { verdict: "unknown", ordered: best, stuckAt, leftBehind, steps };
     if (entry !== undefined && !entry.isReturn) {
       const { operation, id } = entry;
+      if ((operation.output === undefined) !== isGuessing) {
+        entry = entry.next;
+        continue;
+      }
       const after = model.step(state, operation.input, operation.output);
       // What nobody saw and what changed nothing need no place.
       const isIdle = operation.output === undefined && after === state;
@@ -124,11 +130,17 @@ export function checkLinearizable<S, I, O>(
           lift(entry);
           state = after;
           entry = head.next;
+          isGuessing = false;
           continue;
         }
         undo(id);
       }
       entry = entry.next;
+      continue;
+    }
+    if (!isGuessing) {
+      isGuessing = true;
+      entry = head.next;
       continue;
     }
     if (lifted.length > best.length || stuckAt === undefined) {
@@ -142,6 +154,7 @@ export function checkLinearizable<S, I, O>(
     undo(last.entry.id);
     state = last.state;
     if (last.counts) count--;
+    isGuessing = !last.counts;
     entry = last.entry.next;
   }
   return {

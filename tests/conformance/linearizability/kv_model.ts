@@ -10,6 +10,8 @@ export type KvInput =
   /** Several keys as of one revision. */
   | { readonly kind: "getAll" }
   | { readonly kind: "put"; readonly key: string; readonly value: string }
+  /** Two keys at one revision. */
+  | { readonly kind: "putBoth"; readonly keys: readonly [string, string]; readonly value: string }
   | { readonly kind: "delete"; readonly key: string }
   /** A transaction: if the key's mod revision is `expected` (0: absent), puts `value`; otherwise reads the key. */
   | { readonly kind: "swap"; readonly key: string; readonly expected: number; readonly value: string };
@@ -68,6 +70,12 @@ export function run(state: KvState, input: KvInput): [KvState, KvOutput] {
       return [state, { revision, entries }];
     case "put":
       return [put(state, input.key, input.value), { revision: revision + 1 }];
+    case "putBoth": {
+      const [one, other] = input.keys;
+      const after = put(state, one, input.value);
+      const { entries } = put({ ...state, entries: after.entries }, other, input.value);
+      return [{ revision: after.revision, entries }, { revision: after.revision }];
+    }
     case "delete": {
       if (entries[input.key] === undefined) return [state, { revision, deleted: 0 }];
       const { [input.key]: _gone, ...rest } = entries;
