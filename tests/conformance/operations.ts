@@ -422,7 +422,7 @@ export class OperationSource {
     if (random.chance(0.04)) {
       // Raised to the shortest that etcd grants, 2 s: revoked at once, or a run would depend on the clock.
       const ID = 77n;
-      this.#planned.push(this.#call(Lease.method.leaseRevoke, { ID }));
+      this.#planned.push(this.#call(Lease.method.leaseRevoke, { ID }, "root"));
       return this.#call(Lease.method.leaseGrant, { ID, TTL: random.pick([0n, -1n, 1n, 2n]) });
     }
     const ID = this.serverChosenLeases && random.chance(0.2) ? 0n : random.pick(CHOSEN_LEASES);
