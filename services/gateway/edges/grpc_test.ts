@@ -1,4 +1,6 @@
 /** The edge between a client that nobody here wrote (grpc-js) and RPC over a memory channel. */
+import { Buffer } from "node:buffer";
+import { type ClientHttp2Session, connect } from "node:http2";
 import {
   create,
   type DescMethod,
@@ -14,7 +16,9 @@ import { Registry } from "prom-client";
 import { Health, HealthCheckResponse_ServingStatus as Status } from "$proto/grpc/health/v1/health_pb.ts";
 import { ServerReflection } from "$proto/grpc/reflection/v1/reflection_pb.ts";
 import { CERTIFICATE, KEY } from "../../../tests/bench/transport/localhost_certificate.ts";
+import { requireBinary } from "../../../tests/support/server.ts";
 import { createMemoryChannelPair } from "../../../transport/channels/memory.ts";
+import { encodeFields } from "../../../transport/http2/hpack.ts";
 import { createChannelTransport, createRpcServer } from "../../../transport/rpc/mod.ts";
 import { TestMessageSchema, TestService } from "../../../transport/testing/test_service.ts";
 import { type GatewayConfig, gatewayConfigSchema, type TlsTexts } from "../config.ts";
@@ -24,6 +28,7 @@ import { systemTimer } from "../timer.ts";
 import { createGrpcEdge, type GrpcEdge } from "./grpc.ts";
 import { createHealth } from "./grpc/health.ts";
 import { listenTcp } from "./grpc/listener.ts";
+import { prefixed } from "./grpc/message_reader.ts";
 import { createGrpcMethods } from "./grpc/method.ts";
 import { createGrpcMetrics } from "./grpc/metrics.ts";
 import { createPlainHttp } from "./grpc/plain_http.ts";
@@ -601,4 +606,200 @@ Deno.test("the gRPC edge closes connections over its limit, half-open ones inclu
   assertStringIncludes(await world.registry.metrics(), 'connections_refused_total{reason="connections"} 1');
   for (const connection of silent) connection.close();
   assertEquals((await unary(world.client, {}, { deadline: Date.now() + 10_000 })).text, "hi");
+});
+
+// Clients of HTTP/2 that are not gRPC's, and more than fits a window.
+
+/** One request through node:http2's client: status, fields and body. */
+function request(
+  session: ClientHttp2Session,
+  fields: Record<string, string>,
+  body?: Uint8Array,
+): Promise<{ status: number; trailers: Record<string, unknown>; body: Buffer }> {
+  return new Promise((resolve, reject) => {
+    const stream = session.request({ ":method": body === undefined ? "GET" : "POST", ...fields });
+    const parts: Buffer[] = [];
+    let status = 0;
+    let trailers: Record<string, unknown> = {};
+    stream.on("response", (headers) => status = headers[":status"]!);
+    stream.on("trailers", (headers) => trailers = headers);
+    stream.on("data", (part: Buffer) => parts.push(part));
+    stream.on("end", () => resolve({ status, trailers, body: Buffer.concat(parts) }));
+    stream.on("error", reject);
+    stream.end(body);
+  });
+}
+
+function connectHttp2(port: number): ClientHttp2Session & Disposable {
+  const session = connect(`http://127.0.0.1:${port}`);
+  return Object.assign(session, { [Symbol.dispose]: () => session.destroy() });
+}
+
+Deno.test("the gRPC edge speaks HTTP/2 with node:http2's client, gRPC or not", async () => {
+  await using world = await open({ impl: { unary: ({ text }) => ({ text }) } });
+  using session = connectHttp2(world.port);
+  const version = await request(session, { ":path": "/version" });
+  assertEquals([version.status, JSON.parse(version.body.toString()).etcdserver], [200, "3.5.21"]);
+  assertEquals((await request(session, { ":path": "/nothing" })).status, 404);
+  // Larger than both windows.
+  const large = new Uint8Array(2_000_000).fill(0x78);
+  const echo = await request(session, { ":path": "/v3/kv/put" }, large);
+  assertEquals([echo.status, JSON.parse(echo.body.toString()).body.length], [200, 2_000_000]);
+  const path = pathOf(TestService.method.unary);
+  const grpcFields = { ":path": path, "content-type": "application/grpc", te: "trailers" };
+  const answers = await Promise.all(Array.from({ length: 300 }, (_, i) => {
+    return request(session, grpcFields, prefixed(encode({ text: String(i) })));
+  }));
+  answers.forEach(({ status, trailers, body }, i) => {
+    assertEquals([status, trailers["grpc-status"], decode(body.subarray(5)).text], [200, "0", String(i)]);
+  });
+  assertEquals((await request(session, { ...grpcFields, ":method": "PUT" }, new Uint8Array())).status, 405);
+});
+
+Deno.test("the gRPC edge speaks HTTP/2 with curl", async (t) => {
+  if (!await requireBinary(t, "curl", "curl")) return;
+  await using world = await open();
+  const curl = (args: string[]) =>
+    new Deno.Command("curl", { args: ["-s", "--http2-prior-knowledge", "--max-time", "20", ...args] })
+      .output();
+  const url = `http://127.0.0.1:${world.port}`;
+  const { stdout } = await curl(["-w", "%{http_version} %{http_code}", `${url}/health`]);
+  assertEquals(new TextDecoder().decode(stdout), '{"health":"true"}2 200');
+  const posted = await curl(["-d", "x".repeat(100_000), `${url}/v3/kv/range`]);
+  assertEquals(JSON.parse(new TextDecoder().decode(posted.stdout)).body.length, 100_000);
+});
+
+Deno.test("the gRPC edge carries many calls at once beside calls that are cancelled", async () => {
+  let aborted = 0;
+  await using world = await open({
+    impl: {
+      unary: ({ text, body }) => ({ text, body }),
+      async *chat(_, { signal }) {
+        yield { text: "started" };
+        await new Promise((resolve) => signal.addEventListener("abort", resolve));
+        aborted++;
+      },
+    },
+  });
+  const cancelled = Array.from({ length: 100 }, () => {
+    const stream = chat(world.client);
+    stream.on("data", () => stream.cancel());
+    return failure(collect(stream));
+  });
+  const body = new Uint8Array(3_000).fill(5);
+  const answers = await Promise.all(
+    Array.from({ length: 2_000 }, (_, i) => unary(world.client, { text: String(i), body })),
+  );
+  answers.forEach(({ text, body }, i) => assertEquals([text, body.length], [String(i), 3_000]));
+  for (const [code] of await Promise.all(cancelled)) assertEquals(code, Code.Canceled);
+  // What was sent before this call has arrived.
+  await unary(world.client);
+  assertEquals(aborted, 100);
+});
+
+Deno.test("the gRPC edge takes requests larger than its windows, beside streams whose requests never end", async () => {
+  await using world = await open({
+    impl: {
+      unary: ({ body }) => ({ number: body.length }),
+      async upload(requests) {
+        let number = 0;
+        for await (const { body } of requests) number += body.length;
+        return { number };
+      },
+    },
+  });
+  using session = connectHttp2(world.port);
+  const fields = {
+    ":method": "POST",
+    ":path": pathOf(TestService.method.unary),
+    "content-type": "application/grpc",
+  };
+  // Half-open: a head, half a message, and no more.
+  for (let i = 0; i < 50; i++) {
+    const stream = session.request(fields);
+    stream.on("error", () => {});
+    stream.write(prefixed(new Uint8Array(1_000)).subarray(0, 500));
+  }
+  const large = prefixed(encode({ body: new Uint8Array(2_000_000) }));
+  const { body } = await request(session, { ...fields, te: "trailers" }, large);
+  assertEquals(decode(body.subarray(5)).number, 2_000_000);
+  const number = await new Promise<number>((resolve, reject) => {
+    const stream = world.client.makeClientStreamRequest<Request, Answer>(
+      pathOf(TestService.method.upload),
+      encode,
+      decode,
+      (error, answer) => error ? reject(error) : resolve(answer!.number),
+    );
+    for (let i = 0; i < 20; i++) stream.write({ body: new Uint8Array(1_000_000) });
+    stream.end();
+  });
+  assertEquals(number, 20_000_000);
+});
+
+/** A client that opens windows without end, asks for one thing and reads when it is told to. */
+async function slowReader(port: number, method: DescMethod, message: Request): Promise<Deno.TcpConn> {
+  const connection = await Deno.connect({ port });
+  const head = encodeFields([
+    [":method", "POST"],
+    [":scheme", "http"],
+    [":path", pathOf(method)],
+    [":authority", "localhost"],
+    ["content-type", "application/grpc"],
+  ]);
+  const parts = [
+    PREFACE,
+    frame(TYPE.SETTINGS, 0, [0, 4, 0x7f, 0xff, 0xff, 0xff]),
+    frame(8, 0, [0x7f, 0xfe, 0, 0]),
+    frame(1, 1, head, 0x04),
+    frame(0, 1, prefixed(encode(message)), 0x01),
+  ];
+  for (const part of parts) await connection.write(part);
+  return connection;
+}
+
+Deno.test("the gRPC edge holds a stream back whose client does not read, and serves others", async () => {
+  let yielded = 0;
+  await using world = await open({
+    impl: {
+      unary: () => ({ text: "hi" }),
+      async *download() {
+        const body = new Uint8Array(100_000);
+        while (true) {
+          yielded++;
+          yield { body };
+        }
+      },
+    },
+  });
+  using _slow = await slowReader(world.port, TestService.method.download, {});
+  let before = -1;
+  for (let i = 0; i < 1_000 && before !== yielded; i++) {
+    before = yielded;
+    for (let i = 0; i < 20; i++) assertEquals((await unary(world.client)).text, "hi");
+  }
+  // The kernel's buffers are some megabytes each way.
+  assert(before > 0 && before === yielded && yielded < 200, String(yielded));
+});
+
+Deno.test("the gRPC edge keeps a large answer for a client that reads late, and serves others", async () => {
+  const size = 60_000_000;
+  const big = new Uint8Array(size).fill(7);
+  await using world = await open({
+    impl: { unary: ({ number }) => number === 1 ? { body: big } : { text: "hi" } },
+  });
+  using slow = await slowReader(world.port, TestService.method.unary, { number: 1 });
+  for (let i = 0; i < 50; i++) assertEquals((await unary(world.client)).text, "hi");
+  const buffer = new Uint8Array(1_000_000);
+  let received = 0;
+  while (received < size) received += (await slow.read(buffer))!;
+  assertEquals((await unary(world.client)).text, "hi");
+});
+
+Deno.test("the gRPC edge ends a connection that floods it with CONTINUATION", async () => {
+  await using world = await open({ impl: { unary: () => ({ text: "hi" }) } });
+  const flood = Array.from({ length: 1_000 }, () => frame(9, 1, [0x00, 0x01, 0x61, 0x01, 0x61]));
+  const said = await talk(world.port, [PREFACE, frame(TYPE.SETTINGS), frame(1, 1, [0x82], 0x01), ...flood]);
+  assertStringIncludes(new TextDecoder().decode(said), "too_many_continuations");
+  assertStringIncludes(await world.registry.metrics(), 'connections_refused_total{reason="frames"} 1');
+  assertEquals((await unary(world.client)).text, "hi");
 });
