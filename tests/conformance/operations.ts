@@ -92,6 +92,8 @@ export class OperationSource {
   /** Keys of watchers that start in the past and may not have caught up: a put of the key shows when they have. */
   readonly #catchingUp = new Set<string>();
   #isAuthEnabled = false;
+  /** Users who ever got a token. */
+  readonly #hasToken = new Set<string>();
   /** Operations left of a time with authentication; 0 outside. */
   #authPhase = 0;
 
@@ -124,9 +126,15 @@ export class OperationSource {
     const revision = message?.header?.revision;
     if (revision !== undefined && revision > this.revision) this.revision = revision;
     if (operation.kind !== "call") return;
-    const request = operation.request as unknown as { revision: bigint; ID: bigint; key: Uint8Array };
+    const request = operation.request as unknown as {
+      revision: bigint;
+      ID: bigint;
+      key: Uint8Array;
+      name: string;
+    };
     if (operation.method === KV.method.put) this.#catchingUp.delete(String(request.key));
     if (operation.method === KV.method.compact) this.compacted = request.revision;
+    if (operation.method === Auth.method.authenticate) this.#hasToken.add(request.name);
     if (operation.method === Auth.method.authEnable) this.#isAuthEnabled = true;
     if (operation.method === Auth.method.authDisable) this.#isAuthEnabled = false;
     if (operation.method === Lease.method.leaseGrant && request.ID === 0n) this.autoLeases++;
@@ -190,7 +198,9 @@ export class OperationSource {
     };
     if (this.#authPhase === 0) return call;
     // Anybody, even nobody, may revoke a lease without keys there.
-    if (call.method === Lease.method.leaseRevoke && user === "") return { ...call, user: "ann" };
+    if (call.method === Lease.method.leaseRevoke && user !== "?" && !this.#hasToken.has(user)) {
+      return { ...call, user: "root" };
+    }
     return isCheckedByLaterEtcds(call) ? { ...call, user: "root" } : call;
   }
 
