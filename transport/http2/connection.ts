@@ -23,6 +23,7 @@ import {
   MAX_CONTROL_BYTES,
   MAX_FRAME_BYTES,
   MAX_OUTPUT_BYTES,
+  MAX_QUEUED_BYTES,
   MAX_SENT_FRAME_BYTES,
   MAX_WINDOW_BYTES,
   REMEMBERED_RESETS,
@@ -70,6 +71,8 @@ export interface ConnectionEnd {
 export class Http2Connection {
   /** Set when this side has given the connection up: what is left to poll is the last, and nothing more is read. */
   end: ConnectionEnd | undefined;
+  /** Body bytes that wait at all streams. The streams' to change. */
+  queuedBytes = 0;
   readonly #handler: ConnectionHandler;
   readonly #options: ConnectionOptions;
   readonly #out = new FrameWriter();
@@ -102,8 +105,6 @@ export class Http2Connection {
   #continuations = 0;
   #receiveWindow = CONNECTION_WINDOW_BYTES;
   #consumedBytes = 0;
-  #lastBlock: FieldBlock | undefined;
-  #lastHead: RequestHead | undefined;
 
   // What the client allows.
   #sendWindow = DEFAULT_WINDOW_BYTES;
@@ -126,6 +127,11 @@ export class Http2Connection {
     this.#handler = handler;
     this.#options = options;
     this.#hpack = new HpackDecoder(options.maxHeaderListBytes);
+  }
+
+  /** True once the client has shown that it speaks HTTP/2. */
+  get hasStarted(): boolean {
+    return this.#sawSettings;
   }
 
   /** Streams that are open. */
@@ -454,7 +460,7 @@ export class Http2Connection {
   #onNewStream(id: number, block: FieldBlock): void {
     this.#lastStreamId = id;
     if (id > this.#lastServedId) return this.#countIdle();
-    if (this.#streams.size >= this.#options.maxConcurrentStreams) {
+    if (this.#streams.size >= this.#options.maxConcurrentStreams || this.queuedBytes > MAX_QUEUED_BYTES) {
       this.#countReset();
       return this.#sendReset(id, ERROR.REFUSED_STREAM);
     }
@@ -479,11 +485,7 @@ export class Http2Connection {
 
   /** Blocks that say the same share one object, and so do their heads. */
   #headOf(block: FieldBlock): RequestHead | undefined {
-    if (block !== this.#lastBlock) {
-      this.#lastBlock = block;
-      this.#lastHead = readHead(block.fields);
-    }
-    return this.#lastHead;
+    return (block.memo ??= readHead(block.fields)) as RequestHead | undefined;
   }
 
   #onRequestEnd(stream: Http2Stream): void {
@@ -728,6 +730,7 @@ export class Http2Connection {
     const isAll = length === stream.queuedBytes;
     stream.hasSentEnd = isAll && stream.isEnding && stream.trailers === undefined;
     stream.queuedBytes -= length;
+    this.queuedBytes -= length;
     stream.sendWindow -= length;
     this.#sendWindow -= length;
     this.#out.begin(TYPE.DATA, stream.hasSentEnd ? FLAG.END_STREAM : 0, stream.id, length);
@@ -844,6 +847,7 @@ export class Http2Connection {
     stream.isClosed = true;
     stream.list?.remove(stream);
     stream.parts = undefined;
+    this.queuedBytes -= stream.queuedBytes;
     stream.queuedBytes = 0;
     this.#streams.delete(stream.id);
     if (stream.heldBytes > 0 && this.end === undefined) this.#credit(undefined, stream.heldBytes);

@@ -496,6 +496,24 @@ Deno.test("Http2Connection widens the client's windows as the body is taken, not
   assert(updates().some(([id]) => id === 0));
 });
 
+Deno.test("Http2Connection takes no more streams while too much waits for the client", () => {
+  const world = started();
+  world.receive(headers(1, ALL), headers(3, ALL), headers(5, ALL));
+  const largest = new Uint8Array(64 * 2 ** 20);
+  for (const stream of world.streams.slice(0, 2)) stream.answer(OK, NOTHING, largest, TRAILERS);
+  // A window's worth has been framed.
+  world.receive(headers(7, ALL));
+  assertEquals(world.events.at(-1), "7 POST /a whole");
+  world.streams[2]!.answer(OK, NOTHING, largest, TRAILERS);
+  world.receive(headers(9, ALL));
+  const refused = world.sent().find(({ type }) => type === TYPE.RST_STREAM)!;
+  assertEquals([refused.id, readU32(refused.payload, 0)], [9, ERROR.REFUSED_STREAM]);
+  for (const id of [1, 3, 5, 7]) world.receive(frame(TYPE.RST_STREAM, id, u32(8)));
+  assertEquals(world.connection.queuedBytes, 0);
+  world.receive(headers(11, ALL));
+  assertEquals(world.events.at(-1), "11 POST /a whole");
+});
+
 // Floods.
 
 const FLOODS: Readonly<Record<string, (i: number) => Uint8Array>> = {
@@ -693,7 +711,7 @@ Deno.test("Http2Connection.receive() never throws on random or mutated bytes, an
         assert(world.connection.streamCount <= 100);
         assert((world.connection.poll()?.length ?? 0) <= MAX_OUTPUT_BYTES + MAX_CONTROL_BYTES + 20_000);
         world.connection.close();
-        assertEquals(world.connection.streamCount, 0);
+        assertEquals([world.connection.streamCount, world.connection.queuedBytes], [0, 0]);
       },
     ),
     { numRuns: 3_000 },

@@ -9,7 +9,7 @@ import {
 } from "./params.ts";
 import { STATIC_NAMES, STATIC_VALUES } from "./static_table.ts";
 
-/** A decoded header block. Shared between requests whose blocks say the same: never changed. */
+/** A decoded header block. Shared between requests whose blocks say the same: its fields never change. */
 export interface FieldBlock {
   /** Name, value, name, value …; texts have one character for each byte. Empty when `isTooLarge`. */
   readonly fields: readonly string[];
@@ -17,6 +17,8 @@ export interface FieldBlock {
   readonly isMalformed: boolean;
   /** The fields are more than the decoder's limit. The dynamic table is in order nevertheless. */
   readonly isTooLarge: boolean;
+  /** Room for what its reader makes of it, once for all requests that share it. */
+  memo: unknown;
 }
 
 /** What each field counts besides its name and value, in bytes (RFC 7541 §4.1, RFC 9113 §6.5.2). */
@@ -120,7 +122,7 @@ export class HpackDecoder {
     }
     this.#block = NO_BYTES;
     if (listBytes > this.#maxListBytes) return TOO_LARGE;
-    return { fields, isMalformed, isTooLarge: false };
+    return { fields, isMalformed, isTooLarge: false, memo: undefined };
   }
 
   #integer(mask: number): number {
@@ -313,4 +315,4 @@ function compressionError(message: string): Http2Error {
 }
 
 const NO_BYTES = new Uint8Array(0);
-const TOO_LARGE: FieldBlock = { fields: [], isMalformed: false, isTooLarge: true };
+const TOO_LARGE: FieldBlock = { fields: [], isMalformed: false, isTooLarge: true, memo: undefined };

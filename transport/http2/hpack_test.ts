@@ -224,6 +224,7 @@ Deno.test("HpackDecoder bounds a list that a small block makes large, and keeps 
     fields: [],
     isMalformed: false,
     isTooLarge: true,
+    memo: undefined,
   });
   assertEquals(decode(decoder, Uint8Array.of(0xbe)).fields, ["a", value]);
   // An entry larger than the table empties it.

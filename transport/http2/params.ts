@@ -22,6 +22,10 @@ export const MAX_CONTROL_BYTES = 64 * KIB;
 export const STREAM_QUEUE_BYTES = 64 * KIB;
 export const STREAM_QUEUE_LOW_BYTES = 16 * KIB;
 
+/** Queued bytes of all streams of a connection above which no further stream is taken: two answers of the largest kind that
+ *  pass through here whole. What runs already may add to them. */
+export const MAX_QUEUED_BYTES = 128 * 1024 * KIB;
+
 /** Dynamic table for decoding, in bytes: HTTP/2's default, which clients need not be told. */
 export const HEADER_TABLE_BYTES = 4 * KIB;
 /** Entries that fit into it at most: each counts 32 bytes more than its text (RFC 7541 §4.1). */

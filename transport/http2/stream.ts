@@ -157,6 +157,7 @@ export class Http2Stream {
     if (bytes.length === 0) return;
     (this.parts ??= []).push(bytes);
     this.queuedBytes += bytes.length;
+    this.connection.queuedBytes += bytes.length;
   }
 }
 

@@ -50,7 +50,8 @@ export interface GrpcEdge {
   close(): void;
 }
 
-/** Time for a client's first bytes, in milliseconds: a connection that says nothing holds a place others may need. */
+/** Time for a client to begin HTTP/1 or HTTP/2, in milliseconds: a connection that says nothing holds a place that others
+ *  may need. */
 const FIRST_BYTES_MS = 10_000;
 /** Pause after which the kernel asks a silent client whether it is still there, in milliseconds. */
 const KEEP_ALIVE_MS = 30_000;
@@ -118,7 +119,6 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     /** `PRI` begins HTTP/2 and no method of HTTP/1 that is answered here. */
     #onFirstBytes(bytes: Uint8Array): void {
       const socket = this.#socket;
-      socket.setTimeout(0);
       if (bytes[0] === 0x50 && (bytes.length === 1 || bytes[1] === 0x52)) {
         this.#http2 = new Http2Socket(socket, bytes, {
           clock,
@@ -130,6 +130,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
         });
         return;
       }
+      socket.setTimeout(0);
       socket.pause();
       socket.unshift(bytes);
       deps.http.serve(socket);

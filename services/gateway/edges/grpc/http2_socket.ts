@@ -31,10 +31,11 @@ export class Http2Socket {
   readonly #connection: Http2Connection;
   /** Whether the socket has said to wait. */
   #isBlocked = false;
+  #hasStarted = false;
   #isEnding = false;
   #cancelLinger: (() => void) | undefined;
 
-  /** Takes over a socket of which `first` was read. */
+  /** Takes over a socket of which `first` was read. A timeout set on it is taken off once the client has begun. */
   constructor(socket: Socket, first: Uint8Array, options: Http2SocketOptions) {
     this.#socket = socket;
     this.#timer = options.timer;
@@ -49,7 +50,7 @@ export class Http2Socket {
       maxHeaderListBytes: MAX_HEADER_BYTES,
       minPingIntervalMs: options.minPingIntervalMs,
     });
-    socket.on("data", (bytes: Uint8Array) => connection.receive(bytes, clock.now()));
+    socket.on("data", (bytes: Uint8Array) => this.#receive(bytes, clock.now()));
     socket.on("drain", () => {
       this.#isBlocked = false;
       this.#flush();
@@ -58,12 +59,19 @@ export class Http2Socket {
       this.#cancelLinger?.();
       connection.close();
     });
-    connection.receive(first, clock.now());
+    this.#receive(first, clock.now());
   }
 
   /** Tells the client to go; the socket is closed when its streams have ended. Idempotent. */
   shutdown(): void {
     this.#connection.shutdown();
+  }
+
+  #receive(bytes: Uint8Array, nowMs: number): void {
+    this.#connection.receive(bytes, nowMs);
+    if (this.#hasStarted || !this.#connection.hasStarted) return;
+    this.#hasStarted = true;
+    this.#socket.setTimeout(0);
   }
 
   #flush(): void {

@@ -18,6 +18,7 @@ function headers(id: number): Uint8Array {
 function open() {
   const writes: Uint8Array[] = [];
   const world = {
+    timeouts: [] as number[],
     isFull: false,
     ends: 0,
     destroyed: 0,
@@ -31,6 +32,7 @@ function open() {
     },
     end: () => world.ends++,
     destroy: () => world.destroyed++,
+    setTimeout: (ms: number) => void world.timeouts.push(ms),
   });
   const streams: Http2Stream[] = [];
   const connection = new Http2Socket(socket as unknown as Socket, PREFACE, {
@@ -47,7 +49,9 @@ function open() {
     onRequest: (stream) => void streams.push(stream),
     onAbuse() {},
   });
+  assertEquals(world.timeouts, []);
   socket.emit("data", SETTINGS);
+  assertEquals(world.timeouts, [0]);
   const endTurn = () => {
     for (const fn of world.turns.splice(0)) fn();
   };
