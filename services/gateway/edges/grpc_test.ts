@@ -409,6 +409,13 @@ Deno.test("the gRPC edge speaks TLS, with HTTP/1.1 beside it, and asks for certi
     using http = Deno.createHttpClient({ caCerts: [CERTIFICATE], http2: false });
     const response = await fetch(`https://localhost:${world.port}/version`, { client: http });
     assertEquals([response.status, Object.keys(await response.json())], [200, ["etcdserver", "etcdcluster"]]);
+    using http2 = Deno.createHttpClient({ caCerts: [CERTIFICATE], http1: false });
+    const posted = await fetch(`https://localhost:${world.port}/v3/kv/put`, {
+      client: http2,
+      method: "POST",
+      body: "b".repeat(300_000),
+    });
+    assertEquals((await posted.json()).body.length, 300_000);
   }
   {
     await using world = await open({ impl, tls: { ...texts, clientCa: CERTIFICATE }, credentials: mutual });
