@@ -188,13 +188,14 @@ const AUTH_REFUSALS: readonly string[] = [
   "etcdserver: invalid auth token",
 ];
 
-/** Whether etcd counts what it would store otherwise than AetherFlow, which matters when there is no space. */
+/** Whether etcd judges what a transaction would store otherwise than AetherFlow, which matters under an alarm. */
 export function isCountedOtherwise({ method, request }: Call): boolean {
   if (method !== KV.method.txn) return false;
   const { success, failure } = request as TxnRequest;
   const ops = [...success, ...failure];
-  return !ops.some(({ request }) => request.case === "requestPut") &&
-    ops.some((op) => writesOf(op).puts.length > 0);
+  if (ops.some(({ request }) => request.case === "requestPut")) return false;
+  const writes = ops.some(({ request }) => request.case === "requestDeleteRange");
+  return ops.some((op) => writesOf(op).puts.length > 0) || (!writes && hasNested(request as TxnRequest));
 }
 
 function hasNested({ success, failure }: TxnRequest): boolean {
