@@ -1,6 +1,6 @@
 /** Every etcdctl 3.4 subcommand that makes sense with one member, run against a real etcd and against the product: output,
  *  errors and exit codes are the same. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import {
   DeleteRangeResponseSchema,
   PutResponseSchema,
@@ -20,6 +20,16 @@ import {
   type Target,
   targetOf,
 } from "./etcdctl.ts";
+
+Deno.test("compare() shows what differs, and nothing but that", async (t) => {
+  await using pair = await startPair(t);
+  if (pair === undefined) return;
+  await etcdctl(pair.ours, ["put", "only", "ours"]);
+  const error = await assertRejects(() => compare(pair, ["get neither", "get only"]), Error);
+  assert(error.message.includes("-- etcd: $ etcdctl get only\nexit 0\n--\n"), error.message);
+  assert(error.message.includes("-- ours: $ etcdctl get only\nexit 0\nonly\nours\n--\n"), error.message);
+  assert(!error.message.includes("get neither"), error.message);
+});
 
 Deno.test("etcdctl put, get, del", async (t) => {
   await using pair = await startPair(t);
@@ -239,6 +249,21 @@ Deno.test("etcdctl lease", async (t) => {
     "lease keep-alive {one} --once",
     "get '' --prefix -w json",
   ]);
+});
+
+Deno.test("etcdctl lease keep-alive goes on until the lease is revoked", async (t) => {
+  await using pair = await startPair(t);
+  if (pair === undefined) return;
+  const said = await Promise.all([pair.etcd, pair.ours].map(async (target) => {
+    const [, id] = (await etcdctl(target, ["lease", "grant", "3"])).stdout.split(" ");
+    await using running = new Running(target, `lease keep-alive ${id}`);
+    await running.until(/keepalived with TTL\(3\)\n[^]*keepalived/);
+    await etcdctl(target, ["lease", "revoke", id!]);
+    const { code } = await running.ended;
+    await running.until(/revoked/);
+    return [code, ...new Set(running.stdout.replaceAll(id!, "…").split("\n"))];
+  }));
+  assertEquals(said[1], said[0]);
 });
 
 Deno.test("etcdctl compaction, defrag, endpoint, alarm, member, move-leader", async (t) => {
@@ -518,7 +543,8 @@ async function compareRunning(
     await options.during?.(target);
     await running.until(until);
     const text = running.neutral();
-    return options.isUnordered ? text.split("\n").sort().join("\n") : text;
+    if (!options.isUnordered) return text;
+    return text.split("\n").filter((line) => !line.startsWith("progress notify")).sort().join("\n");
   }));
   assertEquals(said[1], said[0], line);
 }
@@ -562,7 +588,8 @@ Deno.test("etcdctl watch", async (t) => {
       await put("future", "2")(target);
     },
   });
-  // Each watch delivers on its own, and etcd answers to `progress` before it delivered what is older.
+  // Each watch delivers on its own; an answer to `progress` reaches those that are there when it comes, and with etcd
+  // comes before what is older.
   await compareRunning(pair, "watch -i", /(?=([^]*PUT\n){5})(?=[^]*DELETE\n)(?=[^]*progress notify: 10)/, {
     stdin: "watch a --rev=3\nwatch ab --rev=2\nwatch end --rev=2\nprogress\n",
     isUnordered: true,
@@ -677,4 +704,35 @@ Deno.test("etcdctl make-mirror copies a real etcd to ours and ours to a real etc
     assertEquals(here.stdout, there.stdout);
     assertEquals(here.stdout.split("\n").length, 2 * 9 + 1);
   }
+});
+
+Deno.test("etcdctl check datascale passes", async (t) => {
+  await using pair = await startPair(t, ["--set", "kv.durability=always"]);
+  if (pair === undefined) return;
+  const { code, stdout } = await etcdctl(pair.ours, [
+    "check",
+    "datascale",
+    "--load=s",
+    "--auto-compact",
+    "--auto-defrag",
+  ]);
+  assertMatch(stdout, /PASS: Approximate system memory used/);
+  assertEquals(code, 0);
+  // It removes what it wrote.
+  assertEquals((await etcdctl(pair.ours, ["get", "", "--prefix", "--keys-only"])).stdout, "");
+});
+
+Deno.test({
+  name: "etcdctl check perf passes",
+  // It takes a minute, whatever the server.
+  ignore: Deno.env.get("AETHERFLOW_SOAK") !== "1",
+  async fn(t) {
+    await using pair = await startPair(t, ["--set", "kv.durability=always"]);
+    if (pair === undefined) return;
+    await using check = new Running(pair.ours, "check perf --load=s");
+    const { code } = await check.ended;
+    await check.until(/PASS\n$/);
+    assertMatch(check.stdout, /PASS: Throughput is \d+ writes\/s/);
+    assertEquals(code, 0);
+  },
 });
