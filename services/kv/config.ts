@@ -1,6 +1,6 @@
 /** The kv worker's part of the configuration, under the key `kv`. */
 import { z } from "zod";
-import { retentionProblem } from "./auto_compaction.ts";
+import { retentionProblem } from "./maintenance/auto_compaction.ts";
 
 const KIB = 1_024;
 const MIB = 1_024 * KIB;

@@ -1,7 +1,7 @@
 /** The embedded store as REST and Redis use it. */
 import type { ApiWatch, Caller, Decision, KvApi, KvBackend } from "./api.ts";
 import { type KeyRange, prefixRange, toBinaryString } from "./key.ts";
-import type { LeaseService } from "./lease_service.ts";
+import type { LeaseService } from "./lease/lease_service.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "./mvcc.ts";
 import type {
   DeleteResult,

@@ -1,6 +1,6 @@
 /** The store's figures for the worker's registry. */
 import { registerFigures, type Registry } from "../runtime/metrics.ts";
-import type { LeaseFigures } from "./lease_service.ts";
+import type { LeaseFigures } from "./lease/lease_service.ts";
 import type { KvFigures } from "./service.ts";
 import type { StoreStats } from "./store.ts";
 

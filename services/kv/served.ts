@@ -6,7 +6,7 @@ import { Election } from "$proto/v3electionpb/v3election_pb.ts";
 import { Lock } from "$proto/v3lockpb/v3lock_pb.ts";
 import type { DescService } from "@bufbuild/protobuf";
 import type { ServiceImpl } from "@connectrpc/connect";
-import type { Guard } from "./guard.ts";
+import type { Guard } from "./auth/guard.ts";
 
 /** The services. */
 export const KV_SERVICES = {

@@ -15,7 +15,7 @@ import { KvError } from "./errors.ts";
 import { prefixRange } from "./key.ts";
 import { decodePageToken, encodePageToken } from "./page_token.ts";
 import { Queue } from "./queue.ts";
-import { PinnedStore } from "./pinned.ts";
+import { PinnedStore } from "./maintenance/pinned.ts";
 import { hasFilters, type KeyValue, type Mvcc, type RangeQuery, type RangeResult } from "./mvcc.ts";
 import { compactRecord, type EntryChange, type Identity, snapshotRecords, WriteRecord } from "./record.ts";
 import { type KvStore, StoreError } from "./store.ts";

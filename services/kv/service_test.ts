@@ -1,7 +1,7 @@
 import { createManualClock } from "../runtime/clock.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { ALARM_CORRUPT, ALARM_NO_SPACE, ALARMS_MAX } from "./alarms.ts";
+import { ALARM_CORRUPT, ALARM_NO_SPACE, ALARMS_MAX } from "./maintenance/alarms.ts";
 import { kvConfigSchema } from "./config.ts";
 import { KvError } from "./errors.ts";
 import { prefixRange } from "./key.ts";

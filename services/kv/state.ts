@@ -9,12 +9,12 @@
  *
  *  Writes go to revision `revision + 1` until `commit`, which makes it the newest, or `rollback`, which undoes them.
  *  A key is written at most once in one revision. */
-import { Arena, storedBytes } from "./arena.ts";
+import { Arena, storedBytes } from "./memory/arena.ts";
 import { KvError } from "./errors.ts";
-import { History } from "./history.ts";
+import { History } from "./memory/history.ts";
 import { compareBytes, type KeyRange } from "./key.ts";
-import { grownInt32, grownUint32, KEY_OVERHEAD_BYTES, KeyIndex } from "./key_index.ts";
-import { LeaseSlots } from "./lease_slots.ts";
+import { grownInt32, grownUint32, KEY_OVERHEAD_BYTES, KeyIndex } from "./memory/key_index.ts";
+import { LeaseSlots } from "./memory/lease_slots.ts";
 import {
   hasFilters,
   isCutBeforeSort,
@@ -25,7 +25,7 @@ import {
   type RangeQuery,
   type RangeResult,
 } from "./mvcc.ts";
-import { ArenaValues, type RowValues } from "./row_values.ts";
+import { ArenaValues, type RowValues } from "./memory/row_values.ts";
 
 /** Marks a tombstone in the column of value lengths. */
 const TOMBSTONE = 0xffff_ffff;

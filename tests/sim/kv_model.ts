@@ -1,6 +1,6 @@
 /** What a key-value store is to hold, said without a thought for speed: every revision is a whole copy, every record of the
  *  log leaves a frame to go back to. Keys and values are strings of one char a byte. */
-import { decodeLeaseEntry, leaseIdOf } from "../../services/kv/lease_entry.ts";
+import { decodeLeaseEntry, leaseIdOf } from "../../services/kv/lease/lease_entry.ts";
 import type { EntryChange } from "../../services/kv/record.ts";
 
 /** One key at one revision. */

@@ -3,10 +3,10 @@
 import { assert, assertEquals } from "@std/assert";
 import { Permission_Type, PermissionSchema } from "$proto/authpb/auth_pb.ts";
 import { create } from "@bufbuild/protobuf";
-import type { AuthStore } from "../../services/kv/auth.ts";
+import type { AuthStore } from "../../services/kv/auth/auth.ts";
 import { KvError, type KvErrorKind } from "../../services/kv/errors.ts";
 import { type KeyRange, toBinaryString } from "../../services/kv/key.ts";
-import { decodeLeaseEntry, leaseIdOf } from "../../services/kv/lease_entry.ts";
+import { decodeLeaseEntry, leaseIdOf } from "../../services/kv/lease/lease_entry.ts";
 import { createKvModule, kvConfigSchema, type KvModule } from "../../services/kv/mod.ts";
 import type { KeyValue, RangeQuery } from "../../services/kv/mvcc.ts";
 import { compactionOf, type EntryChange } from "../../services/kv/record.ts";

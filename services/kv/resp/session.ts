@@ -8,7 +8,7 @@
  *  that write. On engines that do not apply writes in the order of the calls, a connection runs one command at a time. */
 import type { Caller, KvApi } from "../api.ts";
 import type { KeyValue, RangeResult } from "../mvcc.ts";
-import { NOBODY } from "../guard.ts";
+import { NOBODY } from "../auth/guard.ts";
 import { Queue } from "../queue.ts";
 import type { PutOp } from "../txn.ts";
 import { copyBytes, latin1, Refusal } from "./args.ts";

@@ -13,7 +13,7 @@ import {
   LEASE_PREFIX,
   leaseEntryName,
   leaseIdOf,
-} from "../lease_entry.ts";
+} from "../lease/lease_entry.ts";
 
 /** Buckets of an etcd file that hold named entries, in order. */
 export const ENTRY_BUCKETS = ["alarm", "auth", "authRoles", "authUsers", "lease"] as const;

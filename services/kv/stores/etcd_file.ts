@@ -12,9 +12,9 @@ import {
   writeBolt,
 } from "../../../storage/bolt/mod.ts";
 import { crc32c } from "../../../storage/log/crc32c.ts";
-import type { BackupFormat } from "../maintenance.ts";
+import type { BackupFormat } from "../maintenance/maintenance.ts";
 import type { Mvcc } from "../mvcc.ts";
-import type { PinnedStore } from "../pinned.ts";
+import type { PinnedStore } from "../maintenance/pinned.ts";
 import { bucketsOfEntries, ENTRY_BUCKETS, entryOf } from "./etcd_entries.ts";
 
 /** Bytes of a revision as a key: number, '_', order within the revision. */

@@ -1,8 +1,8 @@
 /** Users and roles for tests: without a log, and without the cost of hashing. */
 import { Permission_Type, PermissionSchema } from "$proto/authpb/auth_pb.ts";
 import { create } from "@bufbuild/protobuf";
-import { AuthStore, ROOT } from "../auth.ts";
-import type { PasswordHasher } from "../passwords.ts";
+import { AuthStore, ROOT } from "../auth/auth.ts";
+import type { PasswordHasher } from "../auth/passwords.ts";
 import type { WriteLog } from "../txn.ts";
 
 const encoder = new TextEncoder();

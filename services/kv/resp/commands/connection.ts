@@ -4,7 +4,7 @@ import { type AnyCommand, arityText } from "../command.ts";
 import { clientLine, REDIS_VERSION } from "../info.ts";
 import type { Command } from "../parser.ts";
 import { bulk, MapReply, OK, type Reply, Simple, textBytes, Verbatim } from "../reply.ts";
-import { NOBODY } from "../../guard.ts";
+import { NOBODY } from "../../auth/guard.ts";
 import type { Session } from "../session.ts";
 import { command, family } from "./_define.ts";
 

@@ -2,7 +2,7 @@
  *  a change that is undone, or refused, never reaches the file. */
 import { type Database, SqliteError, type SqlRow, type Statement } from "../../../../storage/sqlite/mod.ts";
 import { KvError } from "../../errors.ts";
-import type { RowValues } from "../../row_values.ts";
+import type { RowValues } from "../../memory/row_values.ts";
 import { MvccState } from "../../state.ts";
 import type { GroupWriter, SqliteStore } from "./store.ts";
 import { leaseOfSql, leaseToSql, Meta, readNewest } from "./tables.ts";
