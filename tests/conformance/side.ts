@@ -426,11 +426,6 @@ function concerns(watcher: Watcher, event: Event): boolean {
   return isOpen || compareBytes(key, watcher.rangeEnd) < 0;
 }
 
-function missing(who: string, { events, expected }: Watcher): string {
-  const first = expected.find((event, i) => event !== events[i]);
-  return `${who} has ${events.length} of ${expected.length} events, not ${first}`;
-}
-
 function max(a: bigint, b: bigint): bigint {
   return a > b ? a : b;
 }
