@@ -248,8 +248,10 @@ async function say(target: Target, step: Step): Promise<string> {
   const stdout = as === undefined ? output : decoded(as, output);
   const [, id] = /^lease (\w+) granted with TTL\(\d+s\)$/m.exec(stdout) ?? [];
   if (id !== undefined) nameId(target.names, BigInt(`0x${id}`), `<${lease ?? "unnamed"}>`);
-  const said = [stdout, stderr].map((text) => neutral(target, text, leaveOut));
-  if (isUnordered) said[0] = said[0]!.split("\n").sort().join("\n");
+  const said = [stdout, stderr].map((text) => {
+    const result = neutral(target, text, leaveOut);
+    return isUnordered ? result.split("\n").sort().join("\n") : result;
+  });
   return `$ etcdctl ${line}\nexit ${code}\n${said.join("--\n")}`;
 }
 
