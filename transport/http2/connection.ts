@@ -170,8 +170,9 @@ export class Http2Connection {
       if (stream === undefined) break;
       this.#flush(stream);
     }
-    if (this.#out.length === 0) return undefined;
-    return this.#out.take();
+    if (this.#out.length > 0) return this.#out.take();
+    this.#out.shrink();
+    return undefined;
   }
 
   /** Ends the connection in order: the client learns of it, streams it opened before it did are served (RFC 9113 §6.8), and
@@ -208,6 +209,16 @@ export class Http2Connection {
 
   /** Frames a whole answer at once; false when there is no room or window for it, and nothing was done. */
   sendWhole(stream: Http2Stream, first: Uint8Array, second: Uint8Array): boolean {
+    if (!this.sendParts(stream, first, second)) return false;
+    const { trailers } = stream;
+    stream.trailers = undefined;
+    this.#sendBlock(stream, trailers!, FLAG.END_STREAM);
+    this.#onAnswered(stream);
+    return true;
+  }
+
+  /** Frames body parts of a stream that has none queued; false when there is no room or window, and nothing was done. */
+  sendParts(stream: Http2Stream, first: Uint8Array, second: Uint8Array): boolean {
     const length = first.length + second.length;
     const out = this.#out;
     if (
@@ -224,10 +235,7 @@ export class Http2Connection {
     out.begin(TYPE.DATA, 0, stream.id, length);
     out.bytes(first);
     out.bytes(second);
-    const { trailers } = stream;
-    stream.trailers = undefined;
-    this.#sendBlock(stream, trailers!, FLAG.END_STREAM);
-    this.#onAnswered(stream);
+    this.#earlyPings = 0;
     this.#signal();
     return true;
   }

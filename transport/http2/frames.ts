@@ -49,9 +49,12 @@ export function readU31(bytes: Uint8Array, at: number): number {
   return readU32(bytes, at) & ID_MASK;
 }
 
+/** Size of a writer's buffer while little is written: every connection has one. */
+const KEPT_BYTES = 2_048;
+
 /** Gathers frames in one buffer that is used again and again. Bounded by its owner. */
 export class FrameWriter {
-  #bytes = new Uint8Array(4_096);
+  #bytes = new Uint8Array(KEPT_BYTES);
   /** Bytes gathered. */
   length = 0;
 
@@ -60,6 +63,11 @@ export class FrameWriter {
     const taken = this.#bytes.slice(0, this.length);
     this.length = 0;
     return taken;
+  }
+
+  /** Lets go of a buffer that became large; nothing happens while it holds something. */
+  shrink(): void {
+    if (this.length === 0 && this.#bytes.length > 4 * KEPT_BYTES) this.#bytes = new Uint8Array(KEPT_BYTES);
   }
 
   /** Writes a frame's header; its payload follows. */

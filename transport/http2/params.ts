@@ -18,9 +18,12 @@ export const MAX_OUTPUT_BYTES = 256 * KIB;
 /** Answers to pings and settings, resets and window updates that may wait above that, in bytes: some 4,000 of them. A peer
  *  that makes us send them and does not read is sent away. */
 export const MAX_CONTROL_BYTES = 64 * KIB;
-/** Queued bytes of one stream from which its writer is asked to wait, and below which it may go on. */
-export const STREAM_QUEUE_BYTES = 64 * KIB;
-export const STREAM_QUEUE_LOW_BYTES = 16 * KIB;
+/** Queued bytes of one stream from which its writer is asked to wait, and below which it may go on. A frame's worth: small
+ *  parts cost several times their bytes, and a thousand streams may wait at once. */
+export const STREAM_QUEUE_BYTES = 16 * KIB;
+export const STREAM_QUEUE_LOW_BYTES = 4 * KIB;
+/** Two parts that are written together are joined in the queue up to this; copying longer ones costs more than a part. */
+export const JOINED_BYTES_MAX = 4 * KIB;
 
 /** Queued bytes of all streams of a connection above which no further stream is taken: two answers of the largest kind that
  *  pass through here whole. What runs already may add to them. */

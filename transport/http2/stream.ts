@@ -1,5 +1,6 @@
 /** One stream of a connection: what its user may do, and what the connection keeps of it. */
 import type { Http2Connection } from "./connection.ts";
+import { JOINED_BYTES_MAX } from "./params.ts";
 
 /** Told of what happens to one stream. Runs while the connection takes bytes; must not throw. */
 export interface StreamHandler {
@@ -81,10 +82,19 @@ export class Http2Stream {
     this.connection.send(this);
   }
 
-  /** Sends body bytes, which are the stream's from now on; false asks to wait for `onWritable`. */
-  write(bytes: Uint8Array): boolean {
-    if (this.isClosed || this.isEnding) return true;
-    this.#queue(bytes);
+  /** Sends body bytes, in one or two parts that are the stream's from now on; false asks to wait for `onWritable`. */
+  write(first: Uint8Array, second: Uint8Array = NO_BYTES): boolean {
+    if (this.isClosed || this.isEnding || first.length + second.length === 0) return true;
+    if (this.queuedBytes === 0 && this.connection.sendParts(this, first, second)) return true;
+    if (first.length + second.length > JOINED_BYTES_MAX) {
+      this.#queue(first);
+      this.#queue(second);
+    } else {
+      const joined = new Uint8Array(first.length + second.length);
+      joined.set(first);
+      joined.set(second, first.length);
+      this.#queue(joined);
+    }
     this.connection.send(this);
     return this.connection.mayWrite(this);
   }
@@ -98,9 +108,9 @@ export class Http2Stream {
   }
 
   /** Sends a whole answer: header fields, a body of one or two parts, trailer fields. */
-  answer(head: Uint8Array | undefined, first: Uint8Array, second: Uint8Array, trailers: Uint8Array): void {
+  answer(head: Uint8Array, first: Uint8Array, second: Uint8Array, trailers: Uint8Array): void {
     if (this.isClosed || this.isEnding) return;
-    if (head !== undefined) this.head = head;
+    this.head = head;
     this.isEnding = true;
     this.trailers = trailers;
     if (this.queuedBytes === 0 && this.connection.sendWhole(this, first, second)) return;
@@ -161,4 +171,5 @@ export class Http2Stream {
   }
 }
 
+const NO_BYTES = new Uint8Array(0);
 const IGNORE: StreamHandler = { onBody() {}, onBodyEnd() {}, onReset() {}, onWritable() {} };

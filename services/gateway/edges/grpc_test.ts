@@ -28,7 +28,7 @@ import { systemTimer } from "../timer.ts";
 import { createGrpcEdge, type GrpcEdge } from "./grpc.ts";
 import { createHealth } from "./grpc/health.ts";
 import { listenTcp } from "./grpc/listener.ts";
-import { prefixed } from "./grpc/message_reader.ts";
+import { prefixOf } from "./grpc/message_reader.ts";
 import { createGrpcMethods } from "./grpc/method.ts";
 import { createGrpcMetrics } from "./grpc/metrics.ts";
 import { createPlainHttp } from "./grpc/plain_http.ts";
@@ -131,6 +131,7 @@ async function open(setup: Setup = {}): Promise<World> {
 const pathOf = (method: DescMethod) => `/${method.parent.typeName}/${method.name}`;
 const encode = (message: Request) =>
   Buffer.from(toBinary(TestMessageSchema, create(TestMessageSchema, message)));
+const prefixed = (message: Uint8Array) => Buffer.concat([prefixOf(message), message]);
 const decode = (bytes: Uint8Array) => fromBinary(TestMessageSchema, bytes);
 
 /** Calls a unary method. @throws {grpc.ServiceError} */

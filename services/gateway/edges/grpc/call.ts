@@ -6,7 +6,7 @@ import type { Bagged } from "../../../../transport/rpc/bag.ts";
 import type { RawCall, RawCallHandler, RawEnd } from "../../../../transport/rpc/mod.ts";
 import type { CallHead } from "./call_head.ts";
 import { encodeStatusMessage } from "./headers.ts";
-import { MessageReader, prefixed, prefixOf } from "./message_reader.ts";
+import { MessageReader, prefixOf } from "./message_reader.ts";
 import type { GrpcMethod } from "./method.ts";
 
 /** What calls need of their edge. */
@@ -26,9 +26,6 @@ const HEAD_FIELDS: Fields = [[":status", "200"], ["content-type", "application/g
 const HEAD = encodeFields(HEAD_FIELDS);
 const OK_FIELDS: Fields = [["grpc-status", "0"]];
 const OK_TRAILERS = encodeFields(OK_FIELDS);
-
-/** Messages up to this leave in one array with their prefix; copying longer ones costs more than a second array. */
-const JOINED_BYTES_MAX = 4_096;
 
 /** A call under way. */
 export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
@@ -105,14 +102,7 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
       return;
     }
     this.#sendHead();
-    const stream = this.#stream;
-    let mayGoOn: boolean;
-    if (message.length <= JOINED_BYTES_MAX) mayGoOn = stream.write(prefixed(message));
-    else {
-      stream.write(prefixOf(message));
-      mayGoOn = stream.write(message);
-    }
-    if (!mayGoOn) this.#call?.pause();
+    if (!this.#stream.write(prefixOf(message), message)) this.#call?.pause();
   }
 
   onDrain(): void {

@@ -9,7 +9,8 @@ export interface BodyViolation {
   readonly message: string;
 }
 
-/** Reader of one body. Keeps at most one incomplete message, in a buffer that grows with what really came. */
+/** Reader of one body. Keeps at most one incomplete message, in a buffer of its own that grows with what really came: a view
+ *  would keep a socket's whole chunk alive, as long as the stream lives. */
 export class MessageReader {
   /** Set when `next` returned undefined because of it; final. */
   violation: BodyViolation | undefined;
@@ -42,14 +43,7 @@ export class MessageReader {
       this.#owned = false;
       return;
     }
-    if (!this.#owned || this.#end + chunk.length > this.#bytes.length) {
-      const grown = new Uint8Array(2 * (kept + chunk.length));
-      grown.set(this.#bytes.subarray(this.#start, this.#end));
-      this.#bytes = grown;
-      this.#start = 0;
-      this.#end = kept;
-      this.#owned = true;
-    }
+    if (this.#end + chunk.length > this.#bytes.length) this.#move(2 * (kept + chunk.length));
     this.#bytes.set(chunk, this.#end);
     this.#end += chunk.length;
   }
@@ -57,7 +51,7 @@ export class MessageReader {
   /** The next whole message, a view of what was pushed; undefined when more bytes are needed or the body is broken. */
   next(): Uint8Array | undefined {
     const at = this.#start;
-    if (this.violation !== undefined || this.#end - at < PREFIX_BYTES) return undefined;
+    if (this.violation !== undefined || this.#end - at < PREFIX_BYTES) return this.#keepRest();
     const bytes = this.#bytes;
     const length = bytes[at + 1]! * 0x1000000 +
       ((bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!);
@@ -79,9 +73,29 @@ export class MessageReader {
       );
     }
     const from = at + PREFIX_BYTES;
-    if (this.#end < from + length) return undefined;
+    if (this.#end < from + length) return this.#keepRest();
     this.#start = from + length;
     return bytes.subarray(from, this.#start);
+  }
+
+  #keepRest(): undefined {
+    const kept = this.#end - this.#start;
+    if (kept === 0) {
+      this.#bytes = EMPTY;
+      this.#start = this.#end = 0;
+    } else if (!this.#owned) this.#move(kept);
+    return undefined;
+  }
+
+  /** Moves what is kept to a new buffer. */
+  #move(size: number): void {
+    const kept = this.#end - this.#start;
+    const moved = new Uint8Array(size);
+    moved.set(this.#bytes.subarray(this.#start, this.#end));
+    this.#bytes = moved;
+    this.#start = 0;
+    this.#end = kept;
+    this.#owned = true;
   }
 
   #refuse(code: Code, message: string): undefined {
@@ -92,26 +106,15 @@ export class MessageReader {
   }
 }
 
-/** A message with its prefix, in one new array. */
-export function prefixed(message: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(PREFIX_BYTES + message.length);
-  writePrefix(bytes, message.length);
-  bytes.set(message, PREFIX_BYTES);
-  return bytes;
-}
-
-/** The prefix alone, for a message that follows as it is. */
+/** What stands before a message. */
 export function prefixOf(message: Uint8Array): Uint8Array {
+  const { length } = message;
   const bytes = new Uint8Array(PREFIX_BYTES);
-  writePrefix(bytes, message.length);
-  return bytes;
-}
-
-function writePrefix(bytes: Uint8Array, length: number): void {
   bytes[1] = length >>> 24;
   bytes[2] = length >>> 16;
   bytes[3] = length >>> 8;
   bytes[4] = length;
+  return bytes;
 }
 
 const EMPTY = new Uint8Array(0);

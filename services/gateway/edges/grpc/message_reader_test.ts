@@ -1,14 +1,14 @@
 import { Code } from "@connectrpc/connect";
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { MessageReader, prefixed } from "./message_reader.ts";
+import { MessageReader, prefixOf } from "./message_reader.ts";
 
-Deno.test("MessageReader cuts what prefixed() made, wherever chunks are cut", () => {
+Deno.test("MessageReader cuts messages behind their prefixes, wherever chunks are cut", () => {
   fc.assert(fc.property(
     fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 8 }),
     fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 20 }),
     (messages, cuts) => {
-      const all = Uint8Array.from(messages.flatMap((message) => [...prefixed(message)]));
+      const all = Uint8Array.from(messages.flatMap((message) => [...prefixOf(message), ...message]));
       const reader = new MessageReader(300);
       const read: Uint8Array[] = [];
       for (let at = 0, i = 0; at < all.length; i++) {
