@@ -33,8 +33,10 @@ export interface RespListener {
 /** What one read takes: little while little comes, so that silent connections cost little. */
 const READ_BYTES_MIN = 2 * 1_024;
 const READ_BYTES_MAX = 64 * 1_024;
-/** Bytes of a message beyond which the connections wait; a message carries 4 MiB. */
+/** Bytes of a message from which on the connections wait, each with what it has read; a message carries 4 MiB. */
 const BATCH_BYTES_MAX = 2 * 1_024 * 1_024;
+/** What a piece takes in it besides its bytes, at most. */
+const PIECE_EXTRA_BYTES = 10;
 /** Written bytes that are told of while more is to be written, and when nothing is. */
 const WRITTEN_BYTES = 256 * 1_024;
 const WRITTEN_BYTES_IDLE = 16 * 1_024;
@@ -161,9 +163,9 @@ class Upstream {
     this.#schedule();
   }
 
-  /** Whether readers should wait for the batch to be taken. */
+  /** Whether readers must wait for the batch to be taken: one piece more might be too much for a message. */
   get isFull(): boolean {
-    return this.#batch.length >= BATCH_BYTES_MAX;
+    return !this.isOver && this.#batch.messageBytes >= BATCH_BYTES_MAX;
   }
 
   /** Resolves when a batch was taken. */
@@ -296,6 +298,11 @@ class Batch {
       this.writtenBytes.length === 0;
   }
 
+  /** Length of the pieces in the message, about. */
+  get messageBytes(): number {
+    return this.length + this.pieceBytes.length * PIECE_EXTRA_BYTES;
+  }
+
   add(number: number, bytes: Uint8Array): void {
     const end = this.length + bytes.length;
     if (end > this.#buffer.length) {
@@ -369,6 +376,8 @@ class Connection {
       while (this.#isReading) {
         const count = await this.#socket.read(buffer);
         if (count === null) break;
+        // Others may have filled the batch since this one looked, in this turn too.
+        while (via.isFull) await via.whenTaken();
         if (!this.#isReading) return;
         via.data(this.#number, count === buffer.length ? buffer : buffer.subarray(0, count));
         this.#untakenBytes += count;
@@ -377,7 +386,6 @@ class Connection {
         } else if (count < READ_BYTES_MIN && buffer.length > READ_BYTES_MIN) {
           buffer = new Uint8Array(READ_BYTES_MIN);
         }
-        if (via.isFull) await via.whenTaken();
         while (this.#untakenBytes >= via.windowBytes && this.#isReading) {
           await new Promise<void>((resolve) => this.#resume = resolve);
         }

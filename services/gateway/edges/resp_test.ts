@@ -17,14 +17,21 @@ const decoder = new TextDecoder();
 /** A kv that answers each piece with what `reply` makes of it. */
 function start(
   reply: (connection: number, text: string) => Answer,
-  options: { maxConnections?: number; isDown?: () => boolean } = {},
+  options: {
+    maxConnections?: number;
+    isDown?: () => boolean;
+    windowBytes?: number;
+    /** What kv waits for before it takes a message. */
+    mayTake?: Promise<void>;
+  } = {},
 ): { listener: RespListener; seen: ServeRequest[]; connect(): Promise<Deno.TcpConn> } {
   const seen: ServeRequest[] = [];
   const transport = createRouterTransport(({ service }) => {
     service(RedisService, {
       async *serve(requests) {
         if (options.isDown?.() === true) throw new ConnectError("down", Code.Unavailable);
-        yield { windowBytes: 1_000 };
+        yield { windowBytes: options.windowBytes ?? 1_000 };
+        await options.mayTake;
         for await (const request of requests) {
           seen.push({ ...request, data: request.data.slice() });
           let at = 0;
@@ -125,3 +132,26 @@ Deno.test("connections beyond the bound, and while kv is down, are told so", asy
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
+
+Deno.test("what many connections send at once travels in messages that a channel carries", async () => {
+  const gate = Promise.withResolvers<void>();
+  const { listener, seen, connect } = start(() => ({}), {
+    maxConnections: 100,
+    windowBytes: 1_000_000,
+    mayTake: gate.promise,
+  });
+  const sockets = await Promise.all(Array.from({ length: 80 }, connect));
+  const bytes = new Uint8Array(300_000);
+  const writing = sockets.map(async (socket) => {
+    for (let sent = 0; sent < bytes.length;) sent += await socket.write(bytes.subarray(sent));
+  });
+  await Promise.race(writing); // the sockets' own buffers have taken what the edge does not read
+  gate.resolve();
+  await Promise.all(writing);
+  const received = () => seen.reduce((sum, { data }) => sum + data.length, 0);
+  await until(() => received() === sockets.length * bytes.length);
+  const most = Math.max(...seen.map(({ data }) => data.length));
+  assert(most < 2_500_000, `a message of ${most} bytes`);
+  for (const socket of sockets) socket.close();
+  await listener.shutdown();
+});
