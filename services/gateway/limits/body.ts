@@ -5,6 +5,10 @@ import type { TimeoutQueue } from "../timer.ts";
 /** No body. */
 export const EMPTY_BODY = new Uint8Array(0);
 
+/** Announced length up to which a body is read at once, in bytes. The room for it is taken before it comes, so that a longer
+ *  one is read piece by piece: who announces much and sends nothing holds no more than a piece. */
+const AT_ONCE_BYTES_MAX = 64 * 1_024;
+
 /** What bounds a body. */
 export interface BodyLimits {
   readonly bytesMax: number;
@@ -25,10 +29,12 @@ export async function readBody(
   limits: BodyLimits,
 ): Promise<Uint8Array<ArrayBuffer>> {
   checkAnnouncedLength(contentLength, limits.bytesMax);
-  // With a length the HTTP parser ends the body there, so that nothing needs counting here; and `request.body`, which
-  // makes a stream, is not touched.
+  // With a length the HTTP parser ends the body there, so that nothing needs counting; and `request.body`, which makes a
+  // stream, is not touched for a short one.
   if (contentLength === 0 || (contentLength === undefined && request.body === null)) return EMPTY_BODY;
-  const reading = contentLength !== undefined ? request.bytes() : readCounted(request.body!, limits.bytesMax);
+  const reading = (contentLength ?? Infinity) <= AT_ONCE_BYTES_MAX
+    ? request.bytes()
+    : readCounted(request.body!, limits.bytesMax);
   let cancel: (() => void) | undefined;
   const { timeouts } = limits;
   try {
