@@ -48,6 +48,13 @@ export function toBinaryString(bytes: Uint8Array): string {
   return text;
 }
 
+/** The bytes of a binary string. */
+export function fromBinaryString(text: string): Uint8Array {
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
 /** A key for messages to people: as text when it is printable, else as hex; long ones are cut. */
 export function keyForMessage(key: Uint8Array): string {
   const shown = key.subarray(0, 64);

@@ -10,7 +10,7 @@
  *        └──── caught up with the newest ─────────┴────────────────────┘ compacted: cancelled */
 import { WATCH_CANCEL_REASONS } from "./errors.ts";
 import { IntervalTree } from "./interval_tree.ts";
-import { compareBytes, type KeyRange, toBinaryString } from "./key.ts";
+import { compareBytes, fromBinaryString, type KeyRange, toBinaryString } from "./key.ts";
 import { Queue } from "./queue.ts";
 import type { KeyValue, Mvcc } from "./mvcc.ts";
 
@@ -79,13 +79,19 @@ export interface WatchAnswer {
   readonly events: readonly WatchEvent[];
 }
 
+/** A watcher holds no bytes of the request that made it: they would keep the whole message alive. */
 interface Watcher {
   readonly id: bigint;
   readonly stream: WatchStream;
-  readonly create: WatchCreate;
-  /** The range as binary strings, as the tree has it; `end` unused for a single key. */
+  /** The key or range as binary strings, as the tree has it; `end` unused for a single key. */
   readonly start: string;
   readonly end: string | undefined;
+  readonly isSingle: boolean;
+  readonly prevKv: boolean;
+  readonly progressNotify: boolean;
+  readonly noPut: boolean;
+  readonly noDelete: boolean;
+  readonly fragmentBytes: number;
   /** Next revision to deliver. */
   cursor: number;
   /** Events of revision `cursor` that were delivered as fragments. */
@@ -107,7 +113,8 @@ export class WatchHub {
   revision: number;
   readonly #state: Mvcc;
   readonly #limits: WatchLimits;
-  readonly #byKey = new Map<string, Set<Watcher>>();
+  /** Watchers of single keys. Nearly all keys have one: a set for each would double what a watcher takes. */
+  readonly #byKey = new Map<string, Watcher | Set<Watcher>>();
   readonly #byRange = new IntervalTree<Watcher>();
   readonly #withProgress = new Set<Watcher>();
   readonly #streams = new Set<WatchStream>();
@@ -150,7 +157,9 @@ export class WatchHub {
       const rowRevision = state.modRevision(row);
       if (rowRevision > revision) break;
       const key = toBinaryString(state.keyOf(row));
-      for (const watcher of this.#byKey.get(key) ?? []) markReady(watcher, rowRevision);
+      const watching = this.#byKey.get(key);
+      if (watching instanceof Set) { for (const watcher of watching) markReady(watcher, rowRevision); }
+      else if (watching !== undefined) markReady(watching, rowRevision);
       if (!this.#byRange.isEmpty) this.#byRange.cover(key, (watcher) => markReady(watcher, rowRevision));
     }
   }
@@ -178,14 +187,15 @@ export class WatchHub {
   /** @internal */
   register(watcher: Watcher): void {
     this.#watchers++;
-    if (watcher.create.progressNotify) this.#withProgress.add(watcher);
-    if (watcher.create.range !== "single") {
+    if (watcher.progressNotify) this.#withProgress.add(watcher);
+    if (!watcher.isSingle) {
       this.#byRange.add(watcher.start, watcher.end, watcher);
       return;
     }
     const others = this.#byKey.get(watcher.start);
-    if (others === undefined) this.#byKey.set(watcher.start, new Set([watcher]));
-    else others.add(watcher);
+    if (others === undefined) this.#byKey.set(watcher.start, watcher);
+    else if (others instanceof Set) others.add(watcher);
+    else this.#byKey.set(watcher.start, new Set([others, watcher]));
   }
 
   /** @internal */
@@ -194,13 +204,13 @@ export class WatchHub {
     watcher.isGone = true;
     this.#watchers--;
     this.#withProgress.delete(watcher);
-    if (watcher.create.range !== "single") {
+    if (!watcher.isSingle) {
       this.#byRange.remove(watcher.start, watcher.end, watcher);
       return;
     }
     const others = this.#byKey.get(watcher.start);
-    others?.delete(watcher);
-    if (others?.size === 0) this.#byKey.delete(watcher.start);
+    if (others instanceof Set) others.delete(watcher);
+    if (!(others instanceof Set) || others.size === 0) this.#byKey.delete(watcher.start);
   }
 
   /** @internal */
@@ -265,9 +275,14 @@ export class WatchStream {
     const watcher: Watcher = {
       id: request.watchId === 0n ? this.#chooseId() : request.watchId,
       stream: this,
-      create: { ...request, key, range },
       start: toBinaryString(key),
       end: range === "single" || range.end === undefined ? undefined : toBinaryString(range.end),
+      isSingle: range === "single",
+      prevKv: request.prevKv,
+      progressNotify: request.progressNotify,
+      noPut: request.noPut,
+      noDelete: request.noDelete,
+      fragmentBytes: request.fragmentBytes,
       cursor: request.startRevision > 0 ? request.startRevision : this.#hub.revision + 1,
       cursorEvents: 0,
       isReady: false,
@@ -416,10 +431,7 @@ export class WatchStream {
 
   /** Collects whole revisions from the cursor on, and moves the cursor. */
   #readBatch(watcher: Watcher): { events: WatchEvent[]; isSplit: boolean } {
-    const { create } = watcher;
-    const reader = create.range === "single"
-      ? new KeyReader(this.#state, create.key, watcher.cursor, this.#hub.revision)
-      : new RangeReader(this.#state, create.range, watcher.cursor, this.#hub.revision);
+    const reader = readerOf(this.#state, watcher, this.#hub.revision);
     const events: WatchEvent[] = [];
     let bytes = 0;
     let revisions = 0;
@@ -427,12 +439,12 @@ export class WatchStream {
       let index = 0;
       for (const row of rows) {
         const isDelete = this.#state.isTombstone(row);
-        if (isDelete ? create.noDelete : create.noPut) continue;
+        if (isDelete ? watcher.noDelete : watcher.noPut) continue;
         index++;
         // What an earlier fragment of this revision delivered.
         if (index <= watcher.cursorEvents) continue;
-        const rowBytes = this.#eventBytes(row, create.prevKv);
-        if (create.fragmentBytes > 0 && events.length > 0 && bytes + rowBytes > create.fragmentBytes) {
+        const rowBytes = this.#eventBytes(row, watcher.prevKv);
+        if (watcher.fragmentBytes > 0 && events.length > 0 && bytes + rowBytes > watcher.fragmentBytes) {
           if (revisions > 0) {
             // The batch ends before this revision; the next one begins with it.
             events.length -= index - 1 - watcher.cursorEvents;
@@ -444,7 +456,7 @@ export class WatchStream {
           return { events, isSplit: true };
         }
         bytes += rowBytes;
-        events.push(this.#event(row, create.prevKv));
+        events.push(this.#event(row, watcher.prevKv));
       }
       watcher.cursorEvents = 0;
       if (index > 0) revisions++;
@@ -482,6 +494,17 @@ export function changeOf(state: Mvcc, row: number): WatchEvent {
     lease: 0n,
   };
   return { kind: "delete", kv, prevKv: undefined };
+}
+
+function readerOf(
+  state: Mvcc,
+  { start, end, isSingle, cursor }: Watcher,
+  to: number,
+): KeyReader | RangeReader {
+  const first = fromBinaryString(start);
+  if (isSingle) return new KeyReader(state, first, cursor, to);
+  const range = { start: first, end: end === undefined ? undefined : fromBinaryString(end) };
+  return new RangeReader(state, range, cursor, to);
 }
 
 function markReady(watcher: Watcher, revision: number): void {

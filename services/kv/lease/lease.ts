@@ -9,7 +9,7 @@
  *  A lease is a slot in flat columns. Of its keys, one is kept inline, more in a set. A lease of a key's own is made by a
  *  put with a time to live and ends when its last key leaves it. */
 import { KvError } from "../errors.ts";
-import { toBinaryString } from "../key.ts";
+import { fromBinaryString, toBinaryString } from "../key.ts";
 import { decodeLeaseEntry, encodeLeaseEntry, leaseEntryName, leaseIdOf } from "./lease_entry.ts";
 import { LeaseIndex } from "./lease_index.ts";
 import type { Mvcc } from "../mvcc.ts";
@@ -447,12 +447,6 @@ export interface CheckpointSlice {
 
 function countOf(keys: Keys): number {
   return keys === undefined ? 0 : typeof keys === "string" ? 1 : keys.size;
-}
-
-function fromBinaryString(text: string): Uint8Array {
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
-  return bytes;
 }
 
 function grownFloat64(column: Float64Array, length: number): Float64Array {
