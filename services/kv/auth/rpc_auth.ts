@@ -4,7 +4,7 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { isBcrypt } from "./bcrypt.ts";
 import { KvError } from "../errors.ts";
 import type { Logins } from "./logins.ts";
-import { mappedAsync } from "../rpc_errors.ts";
+import { mappedAsync, toConnectError } from "../rpc_errors.ts";
 import type { KvService } from "../service.ts";
 import type { WriteLog } from "../txn.ts";
 
@@ -28,6 +28,17 @@ export function createAuthHandlers({ service, logins, header }: AuthHandlersDeps
     return { $typeName, header: head() };
   }
 
+  /** What users and roles are, once that is durable: what is told must not be undone by a crash. */
+  async function shown<T>(read: () => T): Promise<T> {
+    try {
+      const told = read();
+      await service.settled();
+      return told;
+    } catch (error) {
+      throw toConnectError(error);
+    }
+  }
+
   /** The hash to keep for a password: the one that came hashed, as between etcd's members, if none came in the clear. */
   function hashOf(password: string, hashedPassword: string): Promise<Uint8Array> {
     if (password !== "" || hashedPassword === "") return hasher.hash(password);
@@ -39,12 +50,13 @@ export function createAuthHandlers({ service, logins, header }: AuthHandlersDeps
   return {
     authEnable: () => change("etcdserverpb.AuthEnableResponse", (log) => auth.enable(log)),
     authDisable: () => change("etcdserverpb.AuthDisableResponse", (log) => auth.disable(log)),
-    authStatus: () => ({
-      $typeName: "etcdserverpb.AuthStatusResponse",
-      header: head(),
-      enabled: auth.isEnabled,
-      authRevision: BigInt(auth.revision),
-    }),
+    authStatus: () =>
+      shown(() => ({
+        $typeName: "etcdserverpb.AuthStatusResponse" as const,
+        header: head(),
+        enabled: auth.isEnabled,
+        authRevision: BigInt(auth.revision),
+      })),
     authenticate: async ({ name, password }) => ({
       $typeName: "etcdserverpb.AuthenticateResponse" as const,
       token: await mappedAsync(() => logins.token(name, password)),
@@ -59,16 +71,17 @@ export function createAuthHandlers({ service, logins, header }: AuthHandlersDeps
       return await change("etcdserverpb.AuthUserAddResponse", (log) => auth.addUser(log, name, hash));
     },
     userGet: ({ name }) =>
-      mappedAsync(() => ({
+      shown(() => ({
         $typeName: "etcdserverpb.AuthUserGetResponse" as const,
         header: head(),
         roles: [...auth.rolesOf(name)],
       })),
-    userList: () => ({
-      $typeName: "etcdserverpb.AuthUserListResponse",
-      header: head(),
-      users: auth.userNames(),
-    }),
+    userList: () =>
+      shown(() => ({
+        $typeName: "etcdserverpb.AuthUserListResponse" as const,
+        header: head(),
+        users: auth.userNames(),
+      })),
     userDelete: ({ name }) =>
       change("etcdserverpb.AuthUserDeleteResponse", (log) => auth.deleteUser(log, name)),
     async userChangePassword({ name, password, hashedPassword }) {
@@ -88,16 +101,17 @@ export function createAuthHandlers({ service, logins, header }: AuthHandlersDeps
 
     roleAdd: ({ name }) => change("etcdserverpb.AuthRoleAddResponse", (log) => auth.addRole(log, name)),
     roleGet: ({ role }) =>
-      mappedAsync(() => ({
+      shown(() => ({
         $typeName: "etcdserverpb.AuthRoleGetResponse" as const,
         header: head(),
         perm: [...auth.permissionsOf(role)],
       })),
-    roleList: () => ({
-      $typeName: "etcdserverpb.AuthRoleListResponse",
-      header: head(),
-      roles: auth.roleNames(),
-    }),
+    roleList: () =>
+      shown(() => ({
+        $typeName: "etcdserverpb.AuthRoleListResponse" as const,
+        header: head(),
+        roles: auth.roleNames(),
+      })),
     roleDelete: ({ role }) =>
       change("etcdserverpb.AuthRoleDeleteResponse", (log) => auth.deleteRole(log, role)),
     roleGrantPermission: ({ name, perm }) =>

@@ -44,8 +44,9 @@ export function createMaintenanceHandlers(
       mappedAsync(async () => ({
         $typeName: "etcdserverpb.AlarmResponse",
         header: undefined,
-        alarms: (await act(alarms, request.action, { memberId: request.memberID, kind: request.alarm }))
-          .map(alarmMessage),
+        alarms:
+          (await act(service, alarms, request.action, { memberId: request.memberID, kind: request.alarm }))
+            .map(alarmMessage),
       })),
     status: (): StatusResponse => statusMessage(maintenance, header),
     defragment: (): Promise<DefragmentResponse> =>
@@ -118,10 +119,19 @@ export function createClusterHandlers(deps: MaintenanceHandlerDeps): ServiceImpl
 }
 
 /** Alarms that an action concerns. To deactivate neither a member's nor a kind of alarm is to deactivate all. */
-async function act(alarms: Alarms, action: AlarmRequest_AlarmAction, alarm: Alarm): Promise<Alarm[]> {
+/** Alarms that are told are durable, or a crash could take back what was told. */
+async function act(
+  service: KvService,
+  alarms: Alarms,
+  action: AlarmRequest_AlarmAction,
+  alarm: Alarm,
+): Promise<Alarm[]> {
   switch (action) {
-    case AlarmRequest_AlarmAction.GET:
-      return alarms.list(alarm.kind);
+    case AlarmRequest_AlarmAction.GET: {
+      const told = alarms.list(alarm.kind);
+      await service.settled();
+      return told;
+    }
     case AlarmRequest_AlarmAction.ACTIVATE:
       await alarms.activate(alarm);
       return [alarm];
