@@ -1,6 +1,6 @@
 /** `deno task bench [name…]`: runs the benchmarks one after the other, prints their table and updates RESULTS.md.
  *
- *  Every module exports `bench(): Promise<BenchRow[]>`. A name selects the modules whose path contains it; only their
+ *  Every module exports `bench(): Promise<BenchRow[]>` and, where figures need words, `NOTES`. A name selects the modules whose path contains it; only their
  *  rows are replaced in RESULTS.md. `--json` prints the rows as JSON, `--dry` leaves RESULTS.md alone. */
 import type { BenchRow } from "./row.ts";
 import { readResults, renderResults, type Section } from "./results.ts";
@@ -19,6 +19,13 @@ const MODULES = [
   "product/start_bench.ts",
 ] as const;
 
+/** What a module exports. */
+interface BenchModule {
+  bench(): Promise<BenchRow[]>;
+  /** Paragraphs under its table. */
+  readonly NOTES?: readonly string[];
+}
+
 const RESULTS = new URL("./RESULTS.md", import.meta.url);
 
 if (import.meta.main) {
@@ -31,10 +38,16 @@ if (import.meta.main) {
   const measured: Section[] = [];
   for (const path of chosen) {
     print(`# ${path}`);
-    const { bench } = await import(`./${path}`) as { bench(): Promise<BenchRow[]> };
+    const { bench, NOTES = [] } = await import(`./${path}`) as BenchModule;
     const rows = await bench();
     for (const row of rows) print(line(row));
-    measured.push({ path, machine: machine(), date: new Date().toISOString().slice(0, 10), rows });
+    measured.push({
+      path,
+      machine: machine(),
+      date: new Date().toISOString().slice(0, 10),
+      rows,
+      notes: NOTES,
+    });
   }
   if (Deno.args.includes("--json")) print(JSON.stringify(measured, null, 2));
   if (!Deno.args.includes("--dry")) {

@@ -8,6 +8,8 @@ export interface Section {
   /** Day of the run, `YYYY-MM-DD`. */
   readonly date: string;
   readonly rows: readonly BenchRow[];
+  /** What the figures do not say by themselves, such as what limits them: paragraphs under the table. */
+  readonly notes: readonly string[];
 }
 
 /** The sections of a RESULTS.md by module path, each as its Markdown text. */
@@ -48,6 +50,7 @@ function renderSection(section: Section): string {
     "| what | median | spread | rival or floor | ratio | bar | met |",
     "| --- | ---: | --- | --- | ---: | --- | --- |",
     ...section.rows.map(renderRow),
+    ...section.notes.flatMap((note) => ["", note]),
   ].join("\n");
 }
 

@@ -15,6 +15,7 @@ const section = (path: string, value: number): Section => ({
     bar: "<= 2x",
     pass: value <= 4,
   }],
+  notes: value > 4 ? ["The disk limits it."] : [],
 });
 
 Deno.test("renderResults() replaces the sections that ran and keeps the others", () => {
@@ -30,4 +31,10 @@ Deno.test("renderResults() marks a bar that was not met", () => {
     renderResults(["x/a.ts"], new Map(), [section("x/a.ts", 5)]).includes("| <= 2x | **no** |"),
     true,
   );
+});
+
+Deno.test("renderResults() puts notes under the table, and keeps them with their section", () => {
+  const first = renderResults(["x/a.ts", "y/b.ts"], new Map(), [section("x/a.ts", 5), section("y/b.ts", 1)]);
+  const second = renderResults(["x/a.ts", "y/b.ts"], readResults(first), [section("y/b.ts", 2)]);
+  assertEquals(second.includes("**no** |\n\nThe disk limits it.\n\n## `y/b.ts`"), true);
 });

@@ -3,18 +3,22 @@
  *
  *  Why HTTP/2 of our own: calls that answer what they were sent, no worker behind, did 13,000 to 16,000/s through grpc-js,
  *  16,000 to 18,000/s through node:http2 and 220,000 to 300,000/s through transport/http2, on the 2 cores these tables come
- *  from.
- *
- *  The rows of CPU are the profile of what limits Put. Both threads spend about as much on a call, so neither waits for the
- *  other: on 2 cores that they share with the client, the cores are the limit, and one thread alone would end near
- *  150,000 calls/s. Of the gateway's share half is the runtime (event loop, sockets, sealing of datagrams, collection of
- *  garbage), a sixth the kernel, a fifth RPC over Quantum, a twentieth each HTTP/2 and the edge. The next step is larger
- *  datagrams between the two (fewer wake-ups and seals a call); with more cores, a second gateway worker. */
+ *  from. */
 import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { PutRequestSchema, RangeRequestSchema } from "$proto/etcdserverpb/rpc_pb.ts";
 import { startProduct } from "../../support/product.ts";
 import { openEtcd } from "../../support/server.ts";
 import { type BenchRow, median, spread } from "../row.ts";
+
+/** Under the table. */
+export const NOTES = [
+  "What limits Put (the rows of CPU, and a sampled profile): both threads spend about as much on a call, so neither waits " +
+  "for the other. On 2 cores that they share with the client and the kernel, the cores are the limit; one thread alone " +
+  "would end near 150,000 calls/s. Of the gateway's share half is the runtime (event loop, sockets, sealing of " +
+  "datagrams, collection of garbage), a sixth the kernel, a fifth RPC over Quantum, a twentieth each HTTP/2 and the edge. " +
+  "Next step: larger datagrams between gateway and kv, so that a call costs fewer wake-ups and seals; with more cores, a " +
+  "second gateway worker.",
+];
 
 const CONNECTIONS = 10;
 const STREAMS = 32;
