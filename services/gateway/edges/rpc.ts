@@ -47,6 +47,8 @@ export interface RpcEdge {
 }
 
 const encoder = new TextEncoder();
+/** A form's characters are ASCII or escapes; others mean themselves. */
+const formDecoder = new TextDecoder();
 const DRAINING = "the gateway is draining";
 
 /** Creates the edge. */
@@ -85,7 +87,7 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
       route.body.field.set(message, body);
     } else if (route.formBody && isForm(request)) {
       message = create(route.rpc.input);
-      bindQuery(message, parseQuery(decodeForm(body)), route.queryFields, NO_SWITCHES);
+      bindQuery(message, parseQuery(formDecoder.decode(body)), route.queryFields, NO_SWITCHES);
     } else {
       message = messageFromJson(
         route.rpc.input,
@@ -133,7 +135,7 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         requestId: exchange.requestId,
         timer: deps.timer,
         requestCharsMax: deps.bodyLimits.bytesMax,
-        toError: reported(exchange),
+        toError: (error) => reported(fromServiceError(error, false), exchange),
         onMessage: () => metrics.streamMessage("out"),
         onEnd() {
           open.delete(stream);
@@ -185,13 +187,10 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
     }
   }
 
-  /** What an error is to the client; faults of ours are reported. */
-  function reported(exchange: Exchange): (error: unknown) => GatewayError {
-    return (error) => {
-      const mapped = fromServiceError(error, false);
-      if (mapped.isFault) deps.onFault(mapped, exchange);
-      return mapped;
-    };
+  /** The error itself, reported when it is a fault of ours. */
+  function reported(error: GatewayError, exchange: Exchange): GatewayError {
+    if (error.isFault) deps.onFault(error, exchange);
+    return error;
   }
 
   async function answerStream(request: Request, exchange: Exchange, route: Route): Promise<Response> {
@@ -238,11 +237,7 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         rest,
         timer: deps.timer,
         heartbeatMs: deps.heartbeatMs,
-        toError(error) {
-          const mapped = toError(error);
-          if (mapped.isFault) deps.onFault(mapped, exchange);
-          return mapped;
-        },
+        toError: (error) => reported(toError(error), exchange),
         onMessage: () => metrics.streamMessage("out"),
         onEnd() {
           open.delete(stream);
@@ -316,11 +311,6 @@ const NO_SWITCHES: ReadonlySet<string> = new Set();
 
 function isForm(request: Request): boolean {
   return request.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true;
-}
-
-/** A form's text: the characters of its octets are ASCII or escapes; others mean themselves. */
-function decodeForm(body: Uint8Array): string {
-  return new TextDecoder().decode(body);
 }
 
 function oneRequest(message: Message): { requests: () => AsyncIterable<Message>; failure: () => undefined } {
