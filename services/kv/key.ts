@@ -48,6 +48,13 @@ export function toBinaryString(bytes: Uint8Array): string {
   return text;
 }
 
+/** The smallest key after `key`. */
+export function successorOf(key: Uint8Array): Uint8Array {
+  const next = new Uint8Array(key.length + 1);
+  next.set(key);
+  return next;
+}
+
 /** The bytes of a binary string. */
 export function fromBinaryString(text: string): Uint8Array {
   const bytes = new Uint8Array(text.length);

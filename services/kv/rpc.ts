@@ -29,7 +29,6 @@ import {
 import { type Event, Event_EventType, type KeyValue as KeyValueMessage } from "$proto/mvccpb/kv_pb.ts";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import type { KvBackend } from "./api.ts";
-import { KvError } from "./errors.ts";
 import type { Guard, Permit } from "./auth/guard.ts";
 import { rangeOf } from "./key.ts";
 import type { LeaseService } from "./lease/lease_service.ts";
@@ -57,6 +56,7 @@ import {
   type Txn,
 } from "./txn.ts";
 import type { WatchAnswer, WatchCreate, WatchEvent, WatchStream } from "./watch.ts";
+import { answersOf } from "./watch_answers.ts";
 
 /** What the handlers work on. */
 export interface HandlerDeps {
@@ -419,7 +419,14 @@ async function* watch(
         stream.close();
       });
   };
-  for await (const answer of answersOf(service, pause, context.signal, start)) {
+  const answers = answersOf({
+    open: (onReady) => service.watches.openStream(onReady),
+    start,
+    isStopped: () => service.isClosed,
+    pause,
+    signal: context.signal,
+  });
+  for await (const answer of answers) {
     onTaken();
     yield watchMessage(answer, header);
   }
@@ -457,37 +464,6 @@ function toWatch(request: WatchCreateRequest, fragmentBytes: number, permit: Per
     noDelete: request.filters.includes(WatchCreateRequest_FilterType.NODELETE),
     ...(refusal === undefined ? {} : { refusal }),
   };
-}
-
-/** The answers of a new stream until the client goes. Throws `stopped` when the service ends it. */
-async function* answersOf(
-  service: KvService,
-  pause: () => Promise<void>,
-  signal: AbortSignal,
-  start: (stream: WatchStream) => void,
-): AsyncGenerator<WatchAnswer, void, void> {
-  let wake = () => {};
-  const stream = service.watches.openStream(() => wake());
-  let isLeft = signal.aborted;
-  const leave = () => {
-    isLeft = true;
-    stream.close();
-  };
-  signal.addEventListener("abort", leave);
-  try {
-    start(stream);
-    for (;;) {
-      const answer = stream.take();
-      if (answer === "again") await pause();
-      else if (answer !== undefined) yield answer;
-      else if (stream.isClosed) break;
-      else await new Promise<void>((resolve) => wake = resolve);
-    }
-  } finally {
-    signal.removeEventListener("abort", leave);
-    stream.close();
-  }
-  if (!isLeft && service.isClosed) throw toConnectError(new KvError("stopped"));
 }
 
 function watchMessage(answer: WatchAnswer, header: MakeHeader): WatchResponse {

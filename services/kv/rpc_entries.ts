@@ -38,8 +38,17 @@ import { KvError } from "./errors.ts";
 import { keyForMessage, prefixRange } from "./key.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "./mvcc.ts";
 import { mappedAsync, toConnectError } from "./rpc_errors.ts";
-import { type Compare, type DeleteOp, type Op, type OpResult, type PutOp, TXN_OPS_MAX } from "./txn.ts";
+import {
+  type Compare,
+  type Op,
+  type OpResult,
+  plainDelete,
+  plainPut,
+  type PutOp,
+  TXN_OPS_MAX,
+} from "./txn.ts";
 import type { WatchAnswer, WatchEvent } from "./watch.ts";
+import { answersOf } from "./watch_answers.ts";
 
 /** What the handlers are made of. */
 export interface EntryHandlersDeps {
@@ -132,7 +141,7 @@ async function putEntry(
 }
 
 async function deleteEntry(api: KvApi, request: DeleteRequest): Promise<DeleteResponse> {
-  const result = await api.delete(deleteOp(request.key), toOptionalNumber(request.ifModRevision));
+  const result = await api.delete(plainDelete(request.key), toOptionalNumber(request.ifModRevision));
   return {
     $typeName: "aetherflow.kv.v1.DeleteResponse",
     deleted: result.deleted > 0,
@@ -314,7 +323,7 @@ async function getText(api: KvApi, key: string): Promise<GetTextResponse> {
 
 async function deleteText(api: KvApi, key: string): Promise<DeleteTextResponse> {
   if (key === "") throw invalid("key is empty");
-  await api.delete(deleteOp(encoder.encode(key)));
+  await api.delete(plainDelete(encoder.encode(key)));
   return { $typeName: "aetherflow.kv.v1.DeleteTextResponse", message: "deleted", key, success: true };
 }
 
@@ -346,7 +355,14 @@ async function* watchEntries(
       noPut: false,
       noDelete: false,
     });
-  for await (const answer of answersOf(api, backend, pause, context.signal, start)) {
+  const answers = answersOf({
+    open: (onReady) => api.openWatch(onReady),
+    start,
+    isStopped: () => backend.isClosed,
+    pause,
+    signal: context.signal,
+  });
+  for await (const answer of answers) {
     if (answer.canceled === true) throw toConnectError(cancelledBy(answer));
     if (answer.created === true) {
       yield watchMessage(startRevision > 0 ? startRevision - 1 : answer.revision, []);
@@ -357,38 +373,6 @@ async function* watchEntries(
 function cancelledBy(answer: WatchAnswer): KvError {
   if (answer.created !== true || (answer.compactRevision ?? 0) > 0) return new KvError("compacted");
   return new KvError("tooManyRequests", answer.cancelReason);
-}
-
-/** The answers of a new stream until the client goes. Throws `stopped` when the store ends it. */
-async function* answersOf(
-  api: KvApi,
-  backend: KvBackend,
-  pause: () => Promise<void>,
-  signal: AbortSignal,
-  start: (stream: ApiWatch) => void,
-): AsyncGenerator<WatchAnswer, void, void> {
-  let wake = () => {};
-  const stream = api.openWatch(() => wake());
-  let isLeft = signal.aborted;
-  const leave = () => {
-    isLeft = true;
-    stream.close();
-  };
-  signal.addEventListener("abort", leave);
-  try {
-    await mappedAsync(() => start(stream));
-    for (;;) {
-      const answer = stream.take();
-      if (answer === "again") await pause();
-      else if (answer !== undefined) yield answer;
-      else if (stream.isClosed) break;
-      else await new Promise<void>((resolve) => wake = resolve);
-    }
-  } finally {
-    signal.removeEventListener("abort", leave);
-    stream.close();
-  }
-  if (!isLeft && backend.isClosed) throw toConnectError(new KvError("stopped"));
 }
 
 function* byRevision({ events, fragment }: WatchAnswer): Generator<WatchResponse, void, void> {
@@ -447,20 +431,8 @@ function putOp(key: Uint8Array, value: Uint8Array, ttlMs: bigint): PutOp {
   if (ttlMs < 0n || ttlMs > BigInt(Number.MAX_SAFE_INTEGER)) {
     throw invalid(`ttl_ms is ${ttlMs}, expected 0 to ${Number.MAX_SAFE_INTEGER}`);
   }
-  const op = {
-    kind: "put",
-    key,
-    value,
-    lease: NO_LEASE,
-    prevKv: false,
-    ignoreValue: false,
-    ignoreLease: false,
-  } as const;
+  const op = plainPut(key, value);
   return ttlMs === 0n ? op : { ...op, ttlMs: Number(ttlMs) };
-}
-
-function deleteOp(key: Uint8Array): DeleteOp {
-  return { kind: "delete", key, range: "single", prevKv: false };
 }
 
 /** What was given as bytes or as text; it may not be empty. */

@@ -12,7 +12,7 @@
 import type { Decision } from "./api.ts";
 import type { KvConfig } from "./config.ts";
 import { KvError } from "./errors.ts";
-import { prefixRange } from "./key.ts";
+import { prefixRange, successorOf } from "./key.ts";
 import { decodePageToken, encodePageToken } from "./page_token.ts";
 import { Queue } from "./queue.ts";
 import { PinnedStore } from "./maintenance/pinned.ts";
@@ -840,13 +840,6 @@ export class KvService {
     this.#failure = error;
     this.#log.error("the log failed; the store is read-only", { error });
   }
-}
-
-/** The smallest key after `key`. */
-function successorOf(key: Uint8Array): Uint8Array {
-  const next = new Uint8Array(key.length + 1);
-  next.set(key);
-  return next;
 }
 
 /** What a store's refusal means to the client. */

@@ -28,6 +28,16 @@ export interface DeleteOp {
   readonly prevKv: boolean;
 }
 
+/** A put of one key and nothing else asked for. `lease` 0 is none. */
+export function plainPut(key: Uint8Array, value: Uint8Array, lease = 0n): PutOp {
+  return { kind: "put", key, value, lease, prevKv: false, ignoreValue: false, ignoreLease: false };
+}
+
+/** A deletion of one key. */
+export function plainDelete(key: Uint8Array): DeleteOp {
+  return { kind: "delete", key, range: "single", prevKv: false };
+}
+
 /** Reads one key or a range. */
 export interface RangeOp {
   readonly kind: "range";

@@ -7,7 +7,7 @@ import type { ApiWatch, KvApi } from "../api.ts";
 import { KvError } from "../errors.ts";
 import { prefixRange } from "../key.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "../mvcc.ts";
-import type { DeleteOp, Op, OpResult, PutOp, RangeOp } from "../txn.ts";
+import { type Op, type OpResult, plainDelete, plainPut, type RangeOp } from "../txn.ts";
 import type { WatchAnswer, WatchCreate } from "../watch.ts";
 
 /** A place in the queue. */
@@ -57,7 +57,7 @@ export async function enrol(
   const first = rangeOp(firstOf(prefix));
   const { revision, succeeded, results } = await api.txn({
     compares: [{ key, range: "single", target: "create", result: "equal", operand: 0 }],
-    success: [putOp(key, value, lease), first],
+    success: [plainPut(key, value, lease), first],
     failure: [rangeOp({ key, range: "single" }), first],
   });
   const found = succeeded ? undefined : rangeAt(results, 0).kvs[0];
@@ -114,7 +114,7 @@ export async function waitForTurn(
 export async function leave(api: KvApi, { key, rev }: Pick<Place, "key" | "rev">): Promise<number> {
   const { revision } = await api.txn({
     compares: [holds(key, rev)],
-    success: [deleteOp(key)],
+    success: [plainDelete(key)],
     failure: [],
   });
   return revision;
@@ -137,7 +137,7 @@ export async function rewrite(
 ): Promise<number | undefined> {
   const { revision, succeeded } = await api.txn({
     compares: [holds(key, rev)],
-    success: [putOp(key, value, lease)],
+    success: [plainPut(key, value, lease)],
     failure: [],
   });
   return succeeded ? revision : undefined;
@@ -217,14 +217,6 @@ function firstOf(prefix: Uint8Array): RangeQuery {
 
 function holds(key: Uint8Array, rev: number) {
   return { key, range: "single", target: "create", result: "equal", operand: rev } as const;
-}
-
-function putOp(key: Uint8Array, value: Uint8Array, lease: bigint): PutOp {
-  return { kind: "put", key, value, lease, prevKv: false, ignoreValue: false, ignoreLease: false };
-}
-
-function deleteOp(key: Uint8Array): DeleteOp {
-  return { kind: "delete", key, range: "single", prevKv: false };
 }
 
 function rangeOp(query: RangeQuery): RangeOp & Op {

@@ -2,13 +2,14 @@
  *  `index` opens and closes them, `measure` opens them and measures. The last two print one line of JSON.
  *
  *      deno run engine_process.ts fill|index|measure DIRECTORY log|memory|disk CACHE_BYTES */
+import { plainPut } from "../../../services/kv/txn.ts";
 import { kvConfigSchema } from "../../../services/kv/config.ts";
 import { memoryEngine, type OpenEngine } from "../../../services/kv/engine.ts";
 import { createKvModule } from "../../../services/kv/mod.ts";
 import { openLogStore } from "../../../services/kv/stores/log.ts";
 import { openSqliteEngine } from "../../../services/kv/stores/sqlite/engine.ts";
 import { flood } from "../rpc/unary.ts";
-import { keyOf, KEYS, putOp, VALUE } from "./keys.ts";
+import { keyOf, KEYS, VALUE } from "./keys.ts";
 
 /** What is measured of an engine. */
 export interface EngineReport {
@@ -48,7 +49,7 @@ if (import.meta.main) {
   });
   const openSeconds = (performance.now() - startMs) / 1_000;
   if (task === "fill") {
-    await flood(next((i) => service.put(putOp(keyOf(i), VALUE))), 1_000, KEYS);
+    await flood(next((i) => service.put(plainPut(keyOf(i), VALUE))), 1_000, KEYS);
     await close();
     Deno.exit();
   }
@@ -69,7 +70,7 @@ if (import.meta.main) {
     const query = { key: prefix.start, range: prefix, countOnly: true };
     return service.range(query).count === KEYS;
   });
-  const put = () => service.put(putOp(keyOf(random()), VALUE));
+  const put = () => service.put(plainPut(keyOf(random()), VALUE));
   await flood(put, 256, 5_000);
   const puts64: number[] = [];
   const puts256: number[] = [];

@@ -1,6 +1,4 @@
 /** The data that the kv benchmarks use. */
-import type { PutOp } from "../../../services/kv/txn.ts";
-
 /** Keys in the store. */
 export const KEYS = 1_000_000;
 /** Every value: 100 bytes. */
@@ -11,8 +9,4 @@ const encoder = new TextEncoder();
 /** Key number `i` of KEYS, 16 bytes; neighbours in number are far apart in key order. */
 export function keyOf(i: number): Uint8Array {
   return encoder.encode("user/" + String((i * 7_919) % KEYS).padStart(11, "0"));
-}
-
-export function putOp(key: Uint8Array, value: Uint8Array): PutOp {
-  return { kind: "put", key, value, lease: 0n, prevKv: false, ignoreValue: false, ignoreLease: false };
 }

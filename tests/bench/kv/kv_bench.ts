@@ -1,4 +1,5 @@
 /** The key-value store: its state, the service on its log, and the real worker over Quantum. */
+import { plainPut } from "../../../services/kv/txn.ts";
 import {
   Compare_CompareResult,
   Compare_CompareTarget,
@@ -15,7 +16,7 @@ import { openQuantumNode } from "../../../transport/channels/quantum.ts";
 import { callUnary, createChannelTransport } from "../../../transport/rpc/mod.ts";
 import { type BenchRow, median, spread } from "../row.ts";
 import { flood, ping } from "../rpc/unary.ts";
-import { keyOf, putOp, VALUE } from "./keys.ts";
+import { keyOf, VALUE } from "./keys.ts";
 import type { StoreReport } from "./store_process.ts";
 
 const RUNS = 3;
@@ -87,7 +88,7 @@ async function durablePuts(directory: string): Promise<BenchRow> {
   const values: number[] = [];
   for (let run = 0; run < RUNS; run++) {
     let i = 0;
-    values.push(await flood(() => service.put(putOp(keyOf(i++), VALUE)), IN_FLIGHT, DURABLE_PUTS));
+    values.push(await flood(() => service.put(plainPut(keyOf(i++), VALUE)), IN_FLIGHT, DURABLE_PUTS));
   }
   await close();
   return {

@@ -1,9 +1,10 @@
 /** One measurement of the store in a process of its own, so that its memory is its own: `fill DIR` writes 1,000,000 keys
  *  through the service and its log, `open DIR` opens that again. Prints one line of JSON. */
+import { plainPut } from "../../../services/kv/txn.ts";
 import { kvConfigSchema } from "../../../services/kv/config.ts";
 import { createKvModule } from "../../../services/kv/mod.ts";
 import { openLogStore } from "../../../services/kv/stores/log.ts";
-import { keyOf, KEYS, putOp, VALUE } from "./keys.ts";
+import { keyOf, KEYS, VALUE } from "./keys.ts";
 
 /** What `fill` and `open` report. */
 export interface StoreReport {
@@ -29,7 +30,7 @@ const { service, store, close } = await createKvModule({
 if (task === "fill") {
   const group: Promise<unknown>[] = [];
   for (let i = 0; i < KEYS; i++) {
-    group.push(service.put(putOp(keyOf(i), VALUE)));
+    group.push(service.put(plainPut(keyOf(i), VALUE)));
     if (group.length === 1_000) await Promise.all(group.splice(0));
   }
   await Promise.all(group);

@@ -2,7 +2,7 @@
 import { copyBytes, integerOf, NOT_AN_INTEGER, Refusal, SYNTAX_ERROR, upper } from "../args.ts";
 import type { SessionCommand } from "../command.ts";
 import { literalPrefix, matchesAll, matchesGlob } from "../glob.ts";
-import { type KeyRange, prefixRange } from "../../key.ts";
+import { type KeyRange, prefixRange, successorOf } from "../../key.ts";
 import type { RangeResult } from "../../mvcc.ts";
 import type { Command } from "../parser.ts";
 import { OK, type Reply } from "../reply.ts";
@@ -167,12 +167,6 @@ function flush(session: Session, parts: Command): Promise<Reply> {
 
 function then<T, R>(value: T | Promise<T>, next: (value: T) => R): R | Promise<R> {
   return value instanceof Promise ? value.then(next) : next(value);
-}
-
-function successorOf(key: Uint8Array): Uint8Array {
-  const next = new Uint8Array(key.length + 1);
-  next.set(key);
-  return next;
 }
 
 function decimal(value: bigint): Uint8Array {

@@ -9,7 +9,7 @@ import { KV, Lease, type TxnResponse } from "$proto/etcdserverpb/rpc_pb.ts";
 import { EtcdError, GRPC } from "../../../../storage/etcd/mod.ts";
 import type { ApiWatch, Caller, Decision, KvApi, KvBackend } from "../../api.ts";
 import { KV_ERRORS, KvError, type KvErrorKind } from "../../errors.ts";
-import { prefixRange } from "../../key.ts";
+import { prefixRange, successorOf } from "../../key.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "../../mvcc.ts";
 import { decodePageToken, encodePageToken } from "../../page_token.ts";
 import {
@@ -455,11 +455,4 @@ function pageOf(kvs: readonly KeyValue[], pageSize: number): KeyValue[] {
     entries.push(kv);
   }
   return entries;
-}
-
-/** The least key above `key`. */
-function successorOf(key: Uint8Array): Uint8Array {
-  const next = new Uint8Array(key.length + 1);
-  next.set(key);
-  return next;
 }

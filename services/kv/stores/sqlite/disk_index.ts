@@ -8,7 +8,7 @@
  *      purge up to 7      rows - [4: a@5]                      olds - [a@5: 4] */
 import { type Database, SqliteError, type SqlRow, type Statement } from "../../../../storage/sqlite/mod.ts";
 import { KvError } from "../../errors.ts";
-import { compareBytes, type KeyRange } from "../../key.ts";
+import { compareBytes, type KeyRange, successorOf } from "../../key.ts";
 import {
   hasFilters,
   isCutBeforeSort,
@@ -878,13 +878,6 @@ function isWithin(key: Uint8Array, range: KeyRange): boolean {
 /** Whether every key is at or after `start`: keys are not empty. */
 function isBeforeAllKeys(start: Uint8Array): boolean {
   return start.length === 0 || (start.length === 1 && start[0] === 0);
-}
-
-/** The smallest key after `key`. */
-function successorOf(key: Uint8Array): Uint8Array {
-  const next = new Uint8Array(key.length + 1);
-  next.set(key);
-  return next;
 }
 
 /** Runs a step that reads. @throws {KvError} `unreadable`. */
