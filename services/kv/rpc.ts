@@ -26,7 +26,7 @@ import {
   type WatchRequest,
   type WatchResponse,
 } from "$proto/etcdserverpb/rpc_pb.ts";
-import { type Event, Event_EventType, type KeyValue as KeyValueMessage } from "$proto/mvccpb/kv_pb.ts";
+import { type Event, Event_EventType } from "$proto/mvccpb/kv_pb.ts";
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import type { KvBackend } from "./api.ts";
 import type { Guard, Permit } from "./auth/guard.ts";
@@ -43,6 +43,7 @@ import type { Maintenance } from "./maintenance/maintenance.ts";
 import type { KvHandlers } from "./served.ts";
 import type { KvLogger, KvService, RangePiece } from "./service.ts";
 import type { KeyValue, RangeResult, SortTarget } from "./mvcc.ts";
+import { keyValueMessage } from "./key_value_message.ts";
 import { mapped, toConnectError } from "./rpc_errors.ts";
 import {
   checkRange,
@@ -381,18 +382,6 @@ function deleteMessage(
     header,
     deleted: BigInt(deleted),
     prevKvs: prevKvs.map(keyValueMessage),
-  };
-}
-
-function keyValueMessage(kv: KeyValue): KeyValueMessage {
-  return {
-    $typeName: "mvccpb.KeyValue",
-    key: kv.key,
-    createRevision: BigInt(kv.createRevision),
-    modRevision: BigInt(kv.modRevision),
-    version: BigInt(kv.version),
-    value: kv.value,
-    lease: kv.lease,
   };
 }
 

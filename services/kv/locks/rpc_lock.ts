@@ -13,6 +13,7 @@ import type { Lock, LockResponse, UnlockResponse } from "$proto/v3lockpb/v3lock_
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import type { KvApi, KvBackend } from "../api.ts";
 import { campaign, type Leader, leaderOf, type Leadership, observe, proclaim, resign } from "./election.ts";
+import { keyValueMessage } from "../key_value_message.ts";
 import { KvError } from "../errors.ts";
 import { lock, type SessionDeps, unlock } from "./lock.ts";
 import { toConnectError } from "../rpc_errors.ts";
@@ -120,14 +121,6 @@ function leaderMessage({ kv, revision }: Leader, header: LockHandlersDeps["heade
   return {
     $typeName: "v3electionpb.LeaderResponse",
     header: header(revision),
-    kv: {
-      $typeName: "mvccpb.KeyValue",
-      key: kv.key,
-      createRevision: BigInt(kv.createRevision),
-      modRevision: BigInt(kv.modRevision),
-      version: BigInt(kv.version),
-      value: kv.value,
-      lease: kv.lease,
-    },
+    kv: keyValueMessage(kv),
   };
 }

@@ -17,6 +17,7 @@ import {
   WatchResponseSchema,
 } from "$proto/etcdserverpb/rpc_pb.ts";
 import type { EtcdError } from "../../../../storage/etcd/mod.ts";
+import { Resuming, type StreamSource } from "./resuming.ts";
 
 /** Requests that may wait, unanswered, before no more should be given. */
 export const WATCH_REQUESTS_MAX = 1_024;
@@ -33,21 +34,8 @@ export interface WatchConnection {
   cancel(): void;
 }
 
-/** What a connection tells. */
-export interface WatchConnectionListener {
-  onAnswer(answer: WatchResponse): void;
-  /** Told once; undefined when the server ended the stream in peace. */
-  onEnd(error: EtcdError | undefined): void;
-}
-
 /** Where streams come from. */
-export interface WatchSource {
-  /** Opens a stream, waiting while that is worthwhile. `tries`: how often it failed in a row before this time.
-   *  @throws {EtcdError} when it cannot be opened; `mayResume` says whether to ask again. */
-  open(listener: WatchConnectionListener, tries: number): Promise<WatchConnection>;
-  /** Whether a stream that ended so may go on with another. */
-  mayResume(error: EtcdError | undefined): boolean;
-}
+export type WatchSource = StreamSource<WatchConnection, WatchResponse>;
 
 interface Watcher {
   /** The client's. */
@@ -65,7 +53,7 @@ interface Watcher {
 
 /** One client's stream. */
 export class ResumingWatch {
-  readonly #source: WatchSource;
+  readonly #stream: Resuming<WatchConnection, WatchResponse>;
   readonly #onReady: () => void;
   readonly #watchers = new Map<bigint, Watcher>();
   /** Watchers by their ids on this connection, which are never given twice. */
@@ -78,29 +66,29 @@ export class ResumingWatch {
   /** Watchers whose re-creation waits for its answer, in order. */
   #restoring: Watcher[] = [];
   #answers: WatchResponse[] = [];
-  #connection: WatchConnection | undefined;
   #isPaused = false;
   #lastUpstreamId = 0n;
   #lastHeader: ResponseHeader | undefined;
   #nextAutoId = 0n;
-  #failure: EtcdError | undefined;
-  #isClosed = false;
-  #isOpening = false;
 
   /** `onReady` is called when `take` has something, and when the stream has failed. */
   constructor(source: WatchSource, onReady: () => void) {
-    this.#source = source;
     this.#onReady = onReady;
+    this.#stream = new Resuming(source, {
+      onOpen: (connection) => this.#restore(connection),
+      onAnswer: (answer) => this.#take(answer),
+      onClosed: () => this.#onReady(),
+    });
   }
 
   /** True once it was closed or has failed. */
   get isClosed(): boolean {
-    return this.#isClosed;
+    return this.#stream.isClosed;
   }
 
   /** Why it failed; undefined when it did not. */
   get failure(): EtcdError | undefined {
-    return this.#failure;
+    return this.#stream.failure;
   }
 
   /** Whether no more requests should be given until some are answered. */
@@ -110,9 +98,9 @@ export class ResumingWatch {
 
   /** Takes a request of the client. The first one opens the connection. */
   request(request: WatchRequest): void {
-    if (this.#isClosed) return;
+    if (this.#stream.isClosed) return;
     this.#requests.push(request);
-    if (this.#connection === undefined) this.#open(0);
+    if (this.#stream.connection === undefined) this.#stream.open();
     else this.#sendRequests();
   }
 
@@ -126,65 +114,22 @@ export class ResumingWatch {
     const answer = this.#answers.shift();
     if (this.#isPaused && this.#answers.length <= ANSWERS_MAX / 2) {
       this.#isPaused = false;
-      this.#connection?.resume();
+      this.#stream.connection?.resume();
     }
     return answer;
   }
 
   /** Ends the stream; answers that were not taken are gone. Idempotent. */
   close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    this.#answers = [];
-    this.#connection?.cancel();
-    this.#onReady();
+    if (!this.#stream.isClosed) this.#answers = [];
+    this.#stream.close();
   }
 
   // ---- connections ----
 
-  #open(tries: number): void {
-    if (this.#isOpening || this.#isClosed) return;
-    this.#isOpening = true;
-    let hasEnded = false;
-    let hasAnswered = false;
-    const listener: WatchConnectionListener = {
-      onAnswer: (answer) => {
-        hasAnswered = true;
-        if (!hasEnded && !this.#isClosed) this.#take(answer);
-      },
-      onEnd: (error) => {
-        hasEnded = true;
-        if (this.#connection !== undefined) this.#lost(error, hasAnswered ? 0 : tries + 1);
-      },
-    };
-    this.#source.open(listener, tries).then(
-      (connection) => {
-        this.#isOpening = false;
-        if (this.#isClosed) return connection.cancel();
-        this.#connection = connection;
-        if (hasEnded) return this.#lost(undefined, tries + 1);
-        this.#restore();
-      },
-      (error) => {
-        this.#isOpening = false;
-        this.#lost(error, tries + 1);
-      },
-    );
-  }
-
-  #lost(error: EtcdError | undefined, tries: number): void {
-    this.#connection = undefined;
-    this.#isPaused = false;
-    if (this.#isClosed) return;
-    if (this.#source.mayResume(error)) return this.#open(tries);
-    this.#failure = error;
-    this.#isClosed = true;
-    this.#onReady();
-  }
-
   /** Gives a new connection what the last one had. */
-  #restore(): void {
-    const connection = this.#connection!;
+  #restore(connection: WatchConnection): void {
+    this.#isPaused = false;
     this.#byUpstream.clear();
     this.#upstreamIds.clear();
     for (const watcher of [...this.#watchers.values()]) if (watcher.isLeaving) this.#left(watcher);
@@ -228,7 +173,7 @@ export class ResumingWatch {
   // ---- requests ----
 
   #sendRequests(): void {
-    const connection = this.#connection;
+    const connection = this.#stream.connection;
     while (connection !== undefined && this.#creating === undefined && this.#restoring.length === 0) {
       const request = this.#requests.shift();
       if (request === undefined) return;
@@ -257,7 +202,7 @@ export class ResumingWatch {
     const holder = request.watchId === 0n ? undefined : this.#watchers.get(request.watchId);
     // A taken id is asked for again above, so that the refusal is etcd's own.
     const watchId = holder === undefined ? ++this.#lastUpstreamId : this.#upstreamIds.get(holder)!;
-    this.#connection!.send(createMessage({ ...request, watchId, progressNotify: true }));
+    this.#stream.connection!.send(createMessage({ ...request, watchId, progressNotify: true }));
   }
 
   // ---- answers ----
@@ -365,9 +310,9 @@ export class ResumingWatch {
   }
 
   #pause(): void {
-    if (this.#isPaused || this.#connection === undefined) return;
+    if (this.#isPaused || this.#stream.connection === undefined) return;
     this.#isPaused = true;
-    this.#connection.pause();
+    this.#stream.connection.pause();
   }
 }
 

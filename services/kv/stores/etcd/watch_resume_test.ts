@@ -9,7 +9,8 @@ import {
   WatchResponseSchema,
 } from "$proto/etcdserverpb/rpc_pb.ts";
 import { EtcdError, GRPC } from "../../../../storage/etcd/mod.ts";
-import { ResumingWatch, type WatchConnectionListener, type WatchSource } from "./watch_resume.ts";
+import type { StreamListener } from "./resuming.ts";
+import { ResumingWatch, type WatchSource } from "./watch_resume.ts";
 
 const LOST = new EtcdError(GRPC.UNAVAILABLE, "Connection dropped");
 const DENIED = new EtcdError(7, "etcdserver: permission denied");
@@ -21,7 +22,7 @@ class FakeConnection {
   isPaused = false;
   isCanceled = false;
 
-  constructor(readonly listener: WatchConnectionListener) {}
+  constructor(readonly listener: StreamListener<WatchResponse>) {}
 
   send(request: WatchRequest) {
     this.sent.push(request);
