@@ -1,10 +1,10 @@
-/** The server's end of one HTTP/2 connection (RFC 9113), without sockets and clocks: bytes in, calls of a handler out;
- *  commands in, bytes out.
+/** What both ends of an HTTP/2 connection (RFC 9113) have in common, without sockets and clocks: bytes in, calls of handlers
+ *  out; commands in, bytes out. server.ts and client.ts are the ends.
  *
  *  ```
- *   receive(bytes) ─► preface ─► frames ─┬─► handler.onRequest, stream.handler.onBody / onBodyEnd / onReset
- *                                        └─► answers to settings and pings
- *   stream.respond / write / end ─► framed at once while there is room and window, else kept with the stream:
+ *   receive(bytes) ─► frames ─┬─► onBlock (the end's), stream.handler.onBody / onBodyEnd / onReset
+ *                             └─► answers to settings and pings
+ *   stream.write / end … ─► framed at once while there is room and window, else kept with the stream:
  *        sendable ── room in the output, a frame a turn ──►  poll() ─► bytes
  *        starved ─── the connection's window is used up; WINDOW_UPDATE makes them sendable
  *        (none) ──── its own window is used up; WINDOW_UPDATE makes it sendable
@@ -12,52 +12,40 @@
 import { IdMap } from "../quantum/core/id_map.ts";
 import { ERROR, Http2Error } from "./errors.ts";
 import { FLAG, FRAME_HEADER_BYTES, FrameWriter, PREFACE, readU31, readU32, SETTING, TYPE } from "./frames.ts";
-import { encodeFields, type FieldBlock, HpackDecoder, NO_TABLE } from "./hpack.ts";
+import { type FieldBlock, HpackDecoder, NO_TABLE } from "./hpack.ts";
 import {
   CONNECTION_WINDOW_BYTES,
   DEFAULT_WINDOW_BYTES,
-  EARLY_PINGS_MAX,
   IDLE_FRAME_BURST,
   IDLE_FRAMES_PER_SECOND,
   MAX_CONTINUATIONS,
   MAX_CONTROL_BYTES,
   MAX_FRAME_BYTES,
   MAX_OUTPUT_BYTES,
-  MAX_QUEUED_BYTES,
   MAX_SENT_FRAME_BYTES,
   MAX_WINDOW_BYTES,
   REMEMBERED_RESETS,
-  RESET_BURST,
-  RESETS_PER_SECOND,
   STREAM_QUEUE_BYTES,
   STREAM_QUEUE_LOW_BYTES,
   STREAM_WINDOW_BYTES,
 } from "./params.ts";
-import { areTrailers, readHead, type RequestHead } from "./request.ts";
 import { Http2Stream, StreamList } from "./stream.ts";
 
-/** What a client did too much of. */
+/** What a peer did too much of. */
 export type Abuse = "pings" | "resets" | "frames";
 
-/** Told of what happens on a connection. Runs while the connection takes bytes or a command; must not throw. */
-export interface ConnectionHandler {
-  /** A request has begun. Whoever takes it sets `stream.handler`. With `isWhole` it has no body. */
-  onRequest(stream: Http2Stream, head: RequestHead, isWhole: boolean): void;
+/** What an end of a connection is like. */
+export interface ConnectionRole {
+  /** Bytes of text that the peer says before its first frame. */
+  readonly prefaceBytes: number;
+  /** Header fields of one block, in bytes as SETTINGS_MAX_HEADER_LIST_SIZE counts them. A block of twice as many bytes ends
+   *  the connection. */
+  readonly maxHeaderListBytes: number;
+  /** Whether what comes for paused streams fills the window of the connection, which bounds what a peer that opens streams
+   *  can have kept here. The end that opens them bounds it by their number, and keeps others from being held up. */
+  readonly sharesWindow: boolean;
   /** There is something to `poll`. Called once until it is polled. */
   onOutput(): void;
-  /** The client did too much of something; the connection is over. */
-  onAbuse(what: Abuse): void;
-}
-
-/** What bounds a connection; the rest is in params.ts. */
-export interface ConnectionOptions {
-  /** Streams open at once; told to the client, and further ones are refused. */
-  readonly maxConcurrentStreams: number;
-  /** Header fields of one request, in bytes as SETTINGS_MAX_HEADER_LIST_SIZE counts them; more is answered with 431. A
-   *  header block of twice as many bytes ends the connection. */
-  readonly maxHeaderListBytes: number;
-  /** How often the client may send pings, in ms. Answers sent in between forgive early ones. */
-  readonly minPingIntervalMs: number;
 }
 
 /** How a connection was given up by this side. */
@@ -67,27 +55,31 @@ export interface ConnectionEnd {
   readonly message: string;
 }
 
-/** The server's end of a connection. */
-export class Http2Connection {
+/** One end of a connection. */
+export abstract class Http2Connection<S extends Http2Stream = Http2Stream> {
   /** Set when this side has given the connection up: what is left to poll is the last, and nothing more is read. */
   end: ConnectionEnd | undefined;
   /** Body bytes that wait at all streams. The streams' to change. */
   queuedBytes = 0;
-  readonly #handler: ConnectionHandler;
-  readonly #options: ConnectionOptions;
-  readonly #out = new FrameWriter();
+  protected readonly out = new FrameWriter();
+  protected readonly streams = new IdMap<S>();
+  /** The last stream that the client has opened. */
+  protected lastStreamId = 0;
+  protected nowMs = 0;
+  /** Pings that came too early since a body was sent: the server's to judge. */
+  protected earlyPings = 0;
+  protected readonly idleFrames = new Allowance(IDLE_FRAME_BURST, IDLE_FRAMES_PER_SECOND);
+  readonly #role: ConnectionRole;
   readonly #hpack: HpackDecoder;
-  readonly #streams = new IdMap<Http2Stream>();
   readonly #sendable = new StreamList();
   readonly #starved = new StreamList();
   #hasSignalled = false;
   #hasSentBlock = false;
-  #nowMs = 0;
 
   // What comes in.
-  #prefaceBytes = 0;
+  /** Bytes of the preface that have not come. */
+  #prefaceLeft: number;
   #sawSettings = false;
-  #lastStreamId = 0;
   /** A frame of which not everything has come, header included. */
   #partial: Uint8Array = NO_BYTES;
   #partialBytes = 0;
@@ -106,53 +98,66 @@ export class Http2Connection {
   #receiveWindow = CONNECTION_WINDOW_BYTES;
   #consumedBytes = 0;
 
-  // What the client allows.
-  #sendWindow = DEFAULT_WINDOW_BYTES;
-  #initialSendWindow = DEFAULT_WINDOW_BYTES;
-
-  // How the connection ends.
-  #isShuttingDown = false;
-  /** Streams above this one are not served any more. */
-  #lastServedId = Infinity;
-
-  // What a client may do only so often.
-  readonly #resets = new Allowance(RESET_BURST, RESETS_PER_SECOND);
-  readonly #idleFrames = new Allowance(IDLE_FRAME_BURST, IDLE_FRAMES_PER_SECOND);
-  #lastPingAtMs = -Infinity;
-  #earlyPings = 0;
   readonly #resetIds = new Int32Array(REMEMBERED_RESETS);
   #resetCount = 0;
 
-  constructor(handler: ConnectionHandler, options: ConnectionOptions) {
-    this.#handler = handler;
-    this.#options = options;
-    this.#hpack = new HpackDecoder(options.maxHeaderListBytes);
+  // What the peer allows.
+  #sendWindow = DEFAULT_WINDOW_BYTES;
+  protected initialSendWindow = DEFAULT_WINDOW_BYTES;
+
+  constructor(role: ConnectionRole) {
+    this.#role = role;
+    this.#prefaceLeft = role.prefaceBytes;
+    this.#hpack = new HpackDecoder(role.maxHeaderListBytes);
   }
 
-  /** True once the client has shown that it speaks HTTP/2. */
+  // ---- what the ends do each in their way
+
+  /** True when no stream is left and none will come, after either side has said so. */
+  protected abstract get isDrained(): boolean;
+  /** The last stream of the peer that was taken, for GOAWAY. */
+  protected abstract get lastTakenId(): number;
+  /** The peer's preface is complete. */
+  protected abstract onPreface(): void;
+  /** A header block has come, with `ends` as the last of its stream. */
+  protected abstract onBlock(id: number, block: FieldBlock, ends: boolean): void;
+  /** DATA has come for a stream that is not open. */
+  protected abstract onStrayData(id: number, length: number): void;
+  /** A setting that means something to one end only. */
+  protected abstract onSetting(setting: number, value: number): void;
+  /** Settings were taken over. */
+  protected abstract onSettings(): void;
+  protected abstract onPing(): void;
+  protected abstract onPong(bytes: Uint8Array, start: number): void;
+  protected abstract onGoAway(bytes: Uint8Array, start: number, end: number): void;
+  /** A stream was reset by the peer, or because of its mistake. */
+  protected abstract countReset(): void;
+  /** A stream has left. */
+  protected abstract onRemoved(): void;
+
+  /** True once the peer has shown that it speaks HTTP/2. */
   get hasStarted(): boolean {
     return this.#sawSettings;
   }
 
   /** Streams that are open. */
   get streamCount(): number {
-    return this.#streams.size;
+    return this.streams.size;
   }
 
   /** True when there is something to poll. */
   get hasOutput(): boolean {
-    return this.#out.length > 0 || !this.#sendable.isEmpty;
+    return this.out.length > 0 || !this.#sendable.isEmpty;
   }
 
   /** True when the connection is over and everything was polled: the socket may be closed. */
   get isDone(): boolean {
-    return !this.hasOutput &&
-      (this.end !== undefined || (this.#lastServedId !== Infinity && this.#streams.size === 0));
+    return !this.hasOutput && (this.end !== undefined || this.isDrained);
   }
 
   /** Takes the next bytes, which are the connection's from now on. `nowMs` is monotonic. Never throws. */
   receive(bytes: Uint8Array, nowMs: number): void {
-    this.#nowMs = nowMs;
+    this.nowMs = nowMs;
     try {
       this.#receive(bytes);
     } catch (error) {
@@ -165,25 +170,14 @@ export class Http2Connection {
    *  takes them. */
   poll(): Uint8Array | undefined {
     this.#hasSignalled = false;
-    while (this.#out.length < MAX_OUTPUT_BYTES) {
+    while (this.out.length < MAX_OUTPUT_BYTES) {
       const stream = this.#sendable.shift();
       if (stream === undefined) break;
-      this.#flush(stream);
+      this.flush(stream);
     }
-    if (this.#out.length > 0) return this.#out.take();
-    this.#out.shrink();
+    if (this.out.length > 0) return this.out.take();
+    this.out.shrink();
     return undefined;
-  }
-
-  /** Ends the connection in order: the client learns of it, streams it opened before it did are served (RFC 9113 §6.8), and
-   *  `isDone` becomes true when they have ended. Idempotent. */
-  shutdown(): void {
-    if (this.#isShuttingDown || this.end !== undefined) return;
-    this.#isShuttingDown = true;
-    this.#goAway(MAX_WINDOW_BYTES, ERROR.NO_ERROR, "");
-    this.#out.begin(TYPE.PING, 0, 0, 8);
-    this.#out.bytes(SHUTDOWN_PING);
-    this.#signal();
   }
 
   /** Ends the connection at once. */
@@ -194,9 +188,9 @@ export class Http2Connection {
   /** The socket has ended: every stream is over. */
   close(): void {
     this.end ??= { code: ERROR.NO_ERROR, message: "" };
-    for (const stream of this.#streams.values()) {
-      this.#remove(stream);
-      stream.handler.onReset(ERROR.CANCEL);
+    for (const stream of this.streams.values()) {
+      this.remove(stream);
+      stream.handler.onReset(ERROR.CANCEL, "connection");
     }
   }
 
@@ -204,7 +198,7 @@ export class Http2Connection {
 
   /** Frames what a stream has, as far as it may be sent. */
   send(stream: Http2Stream): void {
-    if (stream.list === undefined) this.#flush(stream);
+    if (stream.list === undefined) this.flush(stream);
   }
 
   /** Frames a whole answer at once; false when there is no room or window for it, and nothing was done. */
@@ -213,14 +207,14 @@ export class Http2Connection {
     const { trailers } = stream;
     stream.trailers = undefined;
     this.#sendBlock(stream, trailers!, FLAG.END_STREAM);
-    this.#onAnswered(stream);
+    this.#onSent(stream);
     return true;
   }
 
   /** Frames body parts of a stream that has none queued; false when there is no room or window, and nothing was done. */
   sendParts(stream: Http2Stream, first: Uint8Array, second: Uint8Array): boolean {
     const length = first.length + second.length;
-    const out = this.#out;
+    const out = this.out;
     if (
       stream.list !== undefined || length > MAX_SENT_FRAME_BYTES || length > stream.sendWindow ||
       length > this.#sendWindow || out.length + length > MAX_OUTPUT_BYTES
@@ -235,8 +229,8 @@ export class Http2Connection {
     out.begin(TYPE.DATA, 0, stream.id, length);
     out.bytes(first);
     out.bytes(second);
-    this.#earlyPings = 0;
-    this.#signal();
+    this.earlyPings = 0;
+    this.signal();
     return true;
   }
 
@@ -249,25 +243,27 @@ export class Http2Connection {
 
   /** Gives a stream up. */
   resetStream(stream: Http2Stream, code: number): void {
-    this.#remove(stream);
-    this.#sendReset(stream.id, code);
+    this.remove(stream);
+    this.sendReset(stream.id, code);
   }
 
   /** A paused stream goes on. */
   release(stream: Http2Stream): void {
     const bytes = stream.heldBytes;
     stream.heldBytes = 0;
-    if (bytes > 0 && !stream.isClosed) this.#credit(stream, bytes);
+    if (bytes === 0 || stream.isClosed) return;
+    if (this.#role.sharesWindow) this.#creditConnection(bytes);
+    this.#creditStream(stream, bytes);
   }
 
   // ---- bytes in
 
   #receive(bytes: Uint8Array): void {
     let at = 0;
-    if (this.#prefaceBytes < PREFACE.length) at = this.#takePreface(bytes);
+    if (this.#prefaceLeft > 0) at = this.#takePreface(bytes);
     while (at < bytes.length && this.end === undefined) {
-      if (this.#out.length > MAX_OUTPUT_BYTES + MAX_CONTROL_BYTES) {
-        this.#abuse("frames", "too_many_answers_unread");
+      if (this.out.length > MAX_OUTPUT_BYTES + MAX_CONTROL_BYTES) {
+        this.abuse("frames", "too_many_answers_unread");
       }
       if (this.#wantsPadLength) this.#takePadLength(bytes[at++]!);
       else if (this.#dataLeft > 0) {
@@ -303,12 +299,13 @@ export class Http2Connection {
   }
 
   #takePreface(bytes: Uint8Array): number {
-    const count = Math.min(bytes.length, PREFACE.length - this.#prefaceBytes);
+    const from = PREFACE.length - this.#prefaceLeft;
+    const count = Math.min(bytes.length, this.#prefaceLeft);
     for (let i = 0; i < count; i++) {
-      if (bytes[i] !== PREFACE[this.#prefaceBytes + i]) throw protocolError("the preface is malformed");
+      if (bytes[i] !== PREFACE[from + i]) throw protocolError("the preface is malformed");
     }
-    this.#prefaceBytes += count;
-    if (this.#prefaceBytes === PREFACE.length) this.#sendPreface();
+    this.#prefaceLeft -= count;
+    if (this.#prefaceLeft === 0) this.onPreface();
     return count;
   }
 
@@ -388,24 +385,23 @@ export class Http2Connection {
       case TYPE.RST_STREAM:
         return this.#onReset(bytes, start, end, id);
       case TYPE.SETTINGS:
-        return this.#onSettings(bytes, start, end, flags, id);
+        return this.#onSettingsFrame(bytes, start, end, flags, id);
       case TYPE.PUSH_PROMISE:
-        throw protocolError("a client cannot push");
+        throw protocolError("pushes are not taken");
       case TYPE.PING:
-        return this.#onPing(bytes, start, end, flags, id);
+        return this.#onPingFrame(bytes, start, end, flags, id);
       case TYPE.GOAWAY:
         if (id !== 0) throw protocolError("GOAWAY on a stream");
         if (end - start < 8) throw frameSizeError("GOAWAY", end - start);
-        // The client opens no more streams and closes the connection when the rest have ended.
-        return this.#countIdle();
+        return this.onGoAway(bytes, start, end);
       case TYPE.WINDOW_UPDATE:
         return this.#onWindowUpdate(bytes, start, end, id);
       default:
-        return this.#countIdle();
+        return this.countIdle();
     }
   }
 
-  // ---- requests
+  // ---- header blocks and bodies
 
   #onHeaders(bytes: Uint8Array, from: number, to: number, flags: number, id: number): void {
     if ((id & 1) === 0) throw protocolError("HEADERS on a stream that no client opens");
@@ -427,7 +423,7 @@ export class Http2Connection {
     if (id === 0) throw protocolError("CONTINUATION without HEADERS");
     this.#addToBlock(bytes, start, end);
     if ((flags & FLAG.END_HEADERS) === 0) {
-      if (++this.#continuations > MAX_CONTINUATIONS) this.#abuse("frames", "too_many_continuations");
+      if (++this.#continuations > MAX_CONTINUATIONS) this.abuse("frames", "too_many_continuations");
       return;
     }
     const block = this.#block;
@@ -438,7 +434,7 @@ export class Http2Connection {
 
   #addToBlock(bytes: Uint8Array, start: number, end: number): void {
     const whole = this.#blockBytes + end - start;
-    if (whole > 2 * this.#options.maxHeaderListBytes) this.#abuse("frames", "headers_too_large");
+    if (whole > 2 * this.#role.maxHeaderListBytes) this.abuse("frames", "headers_too_large");
     if (whole > this.#block.length) {
       const grown = new Uint8Array(2 * whole);
       grown.set(this.#block.subarray(0, this.#blockBytes));
@@ -450,57 +446,16 @@ export class Http2Connection {
 
   /** A whole header block. It is decoded whatever becomes of it: the tables of both ends must stay alike. */
   #onBlock(bytes: Uint8Array, start: number, end: number, id: number): void {
-    if (end - start > 2 * this.#options.maxHeaderListBytes) this.#abuse("frames", "headers_too_large");
-    const block = this.#hpack.decode(bytes, start, end);
-    if (id > this.#lastStreamId) return this.#onNewStream(id, block);
-    const stream = this.#streams.get(id);
-    if (stream === undefined) {
-      if (this.#wasReset(id)) return this.#countIdle();
-      throw new Http2Error(ERROR.STREAM_CLOSED, "HEADERS on a stream that has ended");
-    }
-    if (stream.hasRequest) return this.#failStream(stream, ERROR.STREAM_CLOSED);
-    if (!this.#blockEnds || block.isMalformed || !areTrailers(block.fields)) {
-      return this.#failStream(stream, ERROR.PROTOCOL_ERROR);
-    }
-    this.#onRequestEnd(stream);
+    if (end - start > 2 * this.#role.maxHeaderListBytes) this.abuse("frames", "headers_too_large");
+    this.onBlock(id, this.#hpack.decode(bytes, start, end), this.#blockEnds);
   }
 
-  #onNewStream(id: number, block: FieldBlock): void {
-    this.#lastStreamId = id;
-    if (id > this.#lastServedId) return this.#countIdle();
-    if (this.#streams.size >= this.#options.maxConcurrentStreams || this.queuedBytes > MAX_QUEUED_BYTES) {
-      this.#countReset();
-      return this.#sendReset(id, ERROR.REFUSED_STREAM);
-    }
-    const isWhole = this.#blockEnds;
-    const head = block.isTooLarge || block.isMalformed ? undefined : this.#headOf(block);
-    if (!block.isTooLarge && (head === undefined || (isWhole && head.contentLength > 0))) {
-      this.#countReset();
-      return this.#sendReset(id, ERROR.PROTOCOL_ERROR);
-    }
-    const stream = new Http2Stream(
-      this,
-      id,
-      this.#initialSendWindow,
-      STREAM_WINDOW_BYTES,
-      isWhole || head === undefined ? -1 : head.contentLength,
-    );
-    stream.hasRequest = isWhole;
-    this.#streams.set(id, stream);
-    if (head === undefined) return stream.respond(HEADERS_TOO_LARGE, true);
-    this.#handler.onRequest(stream, head, isWhole);
-  }
-
-  /** Blocks that say the same share one object, and so do their heads. */
-  #headOf(block: FieldBlock): RequestHead | undefined {
-    return (block.memo ??= readHead(block.fields)) as RequestHead | undefined;
-  }
-
-  #onRequestEnd(stream: Http2Stream): void {
-    if (stream.contentLeft > 0) return this.#failStream(stream, ERROR.PROTOCOL_ERROR);
-    stream.hasRequest = true;
-    stream.handler.onBodyEnd();
-    if (stream.hasAnswered) this.#remove(stream);
+  /** The peer has sent everything of a stream, `trailers` at last. */
+  protected finishReceiving(stream: Http2Stream, trailers: readonly string[]): void {
+    if (stream.contentLeft > 0) return this.failStream(stream, ERROR.PROTOCOL_ERROR);
+    stream.hasReceived = true;
+    stream.handler.onBodyEnd(trailers);
+    if (stream.hasSent) this.remove(stream);
   }
 
   #beginData(bytes: Uint8Array, at: number, length: number): void {
@@ -513,21 +468,14 @@ export class Http2Connection {
     this.#dataEnds = (flags & FLAG.END_STREAM) !== 0;
     this.#wantsPadLength = (flags & FLAG.PADDED) !== 0;
     if (this.#wantsPadLength && length === 0) throw frameSizeError("DATA", 0);
-    this.#dataStream = this.#streams.get(id);
-    if (length === 0 && !this.#dataEnds) this.#countIdle();
+    this.#dataStream = this.streams.get(id);
+    if (length === 0 && !this.#dataEnds) this.countIdle();
     const stream = this.#dataStream;
-    if (stream === undefined) {
-      if (id > this.#lastStreamId || (id & 1) === 0) throw protocolError("DATA on a stream that is not open");
-      this.#countIdle();
-      if (!this.#wasReset(id) && id <= this.#lastServedId) {
-        this.#countReset();
-        this.#sendReset(id, ERROR.STREAM_CLOSED);
-      }
-      return;
-    }
-    if (stream.hasRequest) return this.#failStream(stream, ERROR.STREAM_CLOSED);
+    if (stream === undefined) return this.onStrayData(id, length);
+    if (stream.hasReceived) return this.failStream(stream, ERROR.STREAM_CLOSED);
+    if (!stream.hasHead) return this.failStream(stream, ERROR.PROTOCOL_ERROR);
     stream.receiveWindow -= length;
-    if (stream.receiveWindow < 0) this.#failStream(stream, ERROR.FLOW_CONTROL_ERROR);
+    if (stream.receiveWindow < 0) this.failStream(stream, ERROR.FLOW_CONTROL_ERROR);
   }
 
   #takePadLength(padding: number): void {
@@ -541,37 +489,45 @@ export class Http2Connection {
   #takeData(piece: Uint8Array): void {
     const stream = this.#dataStream;
     const { length } = piece;
-    if (stream === undefined || stream.isClosed) return this.#credit(undefined, length);
+    if (stream === undefined || stream.isClosed) return this.#creditConnection(length);
     if (stream.contentLeft >= 0) {
       stream.contentLeft -= length;
       if (stream.contentLeft < 0) {
-        this.#failStream(stream, ERROR.PROTOCOL_ERROR);
-        return this.#credit(undefined, length);
+        this.failStream(stream, ERROR.PROTOCOL_ERROR);
+        return this.#creditConnection(length);
       }
     }
     stream.handler.onBody(piece);
-    if (stream.isPaused && !stream.isClosed) stream.heldBytes += length;
-    else this.#credit(stream, length);
+    if (!stream.isPaused || stream.isClosed) return this.#credit(stream, length);
+    stream.heldBytes += length;
+    if (!this.#role.sharesWindow) this.#creditConnection(length);
   }
 
   #finishData(): void {
     const stream = this.#dataStream;
     if (stream === undefined) return;
     this.#dataStream = undefined;
-    if (this.#dataEnds && !stream.isClosed) this.#onRequestEnd(stream);
+    if (this.#dataEnds && !stream.isClosed) this.finishReceiving(stream, NO_FIELDS);
   }
 
   // ---- windows
 
-  /** Body bytes were taken: the client's windows are widened when half of one is used up. */
+  /** Body bytes were taken: the peer's windows are widened when half of one is used up. */
   #credit(stream: Http2Stream | undefined, bytes: number): void {
+    this.#creditConnection(bytes);
+    if (stream !== undefined) this.#creditStream(stream, bytes);
+  }
+
+  #creditConnection(bytes: number): void {
     this.#consumedBytes += bytes;
-    if (this.#consumedBytes >= CONNECTION_WINDOW_BYTES / 2) {
-      this.#receiveWindow += this.#consumedBytes;
-      this.#sendWindowUpdate(0, this.#consumedBytes);
-      this.#consumedBytes = 0;
-    }
-    if (stream === undefined || stream.isClosed || stream.hasRequest) return;
+    if (this.#consumedBytes < CONNECTION_WINDOW_BYTES / 2) return;
+    this.#receiveWindow += this.#consumedBytes;
+    this.#sendWindowUpdate(0, this.#consumedBytes);
+    this.#consumedBytes = 0;
+  }
+
+  #creditStream(stream: Http2Stream, bytes: number): void {
+    if (stream.isClosed || stream.hasReceived) return;
     stream.consumedBytes += bytes;
     if (stream.consumedBytes < STREAM_WINDOW_BYTES / 2) return;
     stream.receiveWindow += stream.consumedBytes;
@@ -591,11 +547,11 @@ export class Http2Connection {
       }
       return;
     }
-    const stream = this.#streams.get(id);
+    const stream = this.streams.get(id);
     if (stream === undefined) return this.#onFrameForEnded(id, "WINDOW_UPDATE");
-    if (increment === 0) return this.#failStream(stream, ERROR.PROTOCOL_ERROR);
+    if (increment === 0) return this.failStream(stream, ERROR.PROTOCOL_ERROR);
     stream.sendWindow += increment;
-    if (stream.sendWindow > MAX_WINDOW_BYTES) return this.#failStream(stream, ERROR.FLOW_CONTROL_ERROR);
+    if (stream.sendWindow > MAX_WINDOW_BYTES) return this.failStream(stream, ERROR.FLOW_CONTROL_ERROR);
     this.#wake(stream);
   }
 
@@ -608,118 +564,115 @@ export class Http2Connection {
 
   #makeSendable(stream: Http2Stream): void {
     this.#sendable.push(stream);
-    this.#signal();
+    this.signal();
   }
 
   // ---- the other frames
 
   #onPriority(id: number, length: number): void {
     if (id === 0) throw protocolError("PRIORITY on no stream");
-    this.#countIdle();
+    this.countIdle();
     if (length === 5) return;
-    const stream = this.#streams.get(id);
-    if (stream !== undefined) return this.#failStream(stream, ERROR.FRAME_SIZE_ERROR);
+    const stream = this.streams.get(id);
+    if (stream !== undefined) return this.failStream(stream, ERROR.FRAME_SIZE_ERROR);
     throw frameSizeError("PRIORITY", length);
   }
 
   #onReset(bytes: Uint8Array, start: number, end: number, id: number): void {
     if (end - start !== 4) throw frameSizeError("RST_STREAM", end - start);
-    const stream = this.#streams.get(id);
-    this.#countReset();
+    const stream = this.streams.get(id);
+    this.countReset();
     if (stream === undefined) return this.#onFrameForEnded(id, "RST_STREAM");
-    this.#remove(stream);
-    stream.handler.onReset(readU32(bytes, start));
+    const code = readU32(bytes, start);
+    this.remove(stream);
+    stream.handler.onReset(code, code === ERROR.REFUSED_STREAM ? "unprocessed" : "peer");
   }
 
   /** Such frames may have been on their way when the stream ended. */
   #onFrameForEnded(id: number, name: string): void {
-    if (id === 0 || id > this.#lastStreamId || (id & 1) === 0) {
-      throw protocolError(`${name} on a stream that is not open`);
-    }
-    this.#countIdle();
+    if (this.isIdle(id)) throw protocolError(`${name} on a stream that is not open`);
+    this.countIdle();
   }
 
-  #onSettings(bytes: Uint8Array, start: number, end: number, flags: number, id: number): void {
+  #onSettingsFrame(bytes: Uint8Array, start: number, end: number, flags: number, id: number): void {
     if (id !== 0) throw protocolError("SETTINGS on a stream");
     if ((flags & FLAG.ACK) !== 0) {
       if (start !== end) throw frameSizeError("SETTINGS", end - start);
       return;
     }
     if ((end - start) % 6 !== 0) throw frameSizeError("SETTINGS", end - start);
-    if (this.#sawSettings) this.#countIdle();
+    if (this.#sawSettings) this.countIdle();
     this.#sawSettings = true;
     for (let at = start; at < end; at += 6) {
-      this.#onSetting((bytes[at]! << 8) | bytes[at + 1]!, readU32(bytes, at + 2));
+      this.#takeSetting((bytes[at]! << 8) | bytes[at + 1]!, readU32(bytes, at + 2));
     }
     this.#sendControl(TYPE.SETTINGS, FLAG.ACK, 0, 0);
+    this.onSettings();
   }
 
-  #onSetting(setting: number, value: number): void {
+  #takeSetting(setting: number, value: number): void {
     switch (setting) {
-      case SETTING.ENABLE_PUSH:
-        if (value > 1) throw protocolError(`SETTINGS_ENABLE_PUSH ${value}`);
-        return;
       case SETTING.INITIAL_WINDOW_SIZE:
         if (value > MAX_WINDOW_BYTES) throw windowError();
         return this.#onInitialWindow(value);
       case SETTING.MAX_FRAME_SIZE:
         if (value < 16_384 || value > 16_777_215) throw protocolError(`SETTINGS_MAX_FRAME_SIZE ${value}`);
         return;
-        // The rest allow what is not done here: a dynamic table, pushes, header fields of answers without bound.
+      default:
+        // Of the rest, a dynamic table and the size of header lists allow what is not made use of here.
+        this.onSetting(setting, value);
     }
   }
 
   #onInitialWindow(value: number): void {
-    const change = value - this.#initialSendWindow;
-    this.#initialSendWindow = value;
-    if (change === 0 || this.#streams.size === 0) return;
-    for (const stream of this.#streams.values()) {
+    const change = value - this.initialSendWindow;
+    this.initialSendWindow = value;
+    if (change === 0 || this.streams.size === 0) return;
+    for (const stream of this.streams.values()) {
       stream.sendWindow += change;
       if (stream.sendWindow > MAX_WINDOW_BYTES) throw windowError();
       this.#wake(stream);
     }
   }
 
-  #onPing(bytes: Uint8Array, start: number, end: number, flags: number, id: number): void {
+  #onPingFrame(bytes: Uint8Array, start: number, end: number, flags: number, id: number): void {
     if (id !== 0) throw protocolError("PING on a stream");
     if (end - start !== 8) throw frameSizeError("PING", end - start);
-    if ((flags & FLAG.ACK) !== 0) {
-      if (this.#isShuttingDown && isShutdownPing(bytes, start)) this.#finishShutdown();
-      else this.#countIdle();
-      return;
-    }
-    const isEarly = this.#nowMs - this.#lastPingAtMs < this.#options.minPingIntervalMs;
-    this.#lastPingAtMs = this.#nowMs;
-    if (isEarly && ++this.#earlyPings > EARLY_PINGS_MAX) this.#abuse("pings", "too_many_pings");
+    if ((flags & FLAG.ACK) !== 0) return this.onPong(bytes, start);
+    this.onPing();
     this.#sendControl(TYPE.PING, FLAG.ACK, 0, 8);
-    this.#out.bytes(bytes.subarray(start, end));
+    this.out.bytes(bytes.subarray(start, end));
   }
 
   // ---- frames out
 
-  #sendPreface(): void {
-    const { maxConcurrentStreams, maxHeaderListBytes } = this.#options;
-    const out = this.#out;
-    out.begin(TYPE.SETTINGS, 0, 0, 18);
-    out.u16(SETTING.MAX_CONCURRENT_STREAMS);
-    out.u32(maxConcurrentStreams);
-    out.u16(SETTING.INITIAL_WINDOW_SIZE);
-    out.u32(STREAM_WINDOW_BYTES);
-    out.u16(SETTING.MAX_HEADER_LIST_SIZE);
-    out.u32(maxHeaderListBytes);
+  /** Sends this side's settings, and widens the connection's window to what is taken here. */
+  protected sendSettings(settings: readonly (readonly [setting: number, value: number])[]): void {
+    const { out } = this;
+    out.begin(TYPE.SETTINGS, 0, 0, 6 * settings.length);
+    for (const [setting, value] of settings) {
+      out.u16(setting);
+      out.u32(value);
+    }
     this.#sendWindowUpdate(0, CONNECTION_WINDOW_BYTES - DEFAULT_WINDOW_BYTES);
   }
 
+  /** Asks for a sign of life, which `onPong` gets with the same 8 bytes. */
+  protected ping(bytes: Uint8Array): void {
+    this.#sendControl(TYPE.PING, 0, 0, 8);
+    this.out.bytes(bytes);
+  }
+
   /** Frames what a stream has to send, one DATA frame at most; puts it where it waits for more. */
-  #flush(stream: Http2Stream): void {
+  protected flush(stream: Http2Stream): void {
     if (stream.isClosed) return;
-    if (this.#out.length >= MAX_OUTPUT_BYTES) return this.#makeSendable(stream);
+    if (this.out.length >= MAX_OUTPUT_BYTES) return this.#makeSendable(stream);
     const { head } = stream;
     if (head !== undefined) {
       stream.head = undefined;
       const isAll = stream.isEnding && stream.queuedBytes === 0 && stream.trailers === undefined;
       this.#sendBlock(stream, head, isAll ? FLAG.END_STREAM : 0);
-      if (isAll) return this.#onAnswered(stream);
+      if (isAll) return this.#onSent(stream);
     }
     if (stream.queuedBytes > 0) {
       if (!this.#sendData(stream)) this.#wait(stream);
@@ -741,14 +694,14 @@ export class Http2Connection {
     this.queuedBytes -= length;
     stream.sendWindow -= length;
     this.#sendWindow -= length;
-    this.#out.begin(TYPE.DATA, stream.hasSentEnd ? FLAG.END_STREAM : 0, stream.id, length);
+    this.out.begin(TYPE.DATA, stream.hasSentEnd ? FLAG.END_STREAM : 0, stream.id, length);
     const parts = stream.parts!;
     for (let left = length; left > 0;) {
       const part = parts[stream.sentParts]!;
       const from = stream.sentBytes;
       const count = Math.min(left, part.length - from);
       left -= count;
-      this.#out.bytes(count === part.length ? part : part.subarray(from, from + count));
+      this.out.bytes(count === part.length ? part : part.subarray(from, from + count));
       if (from + count < part.length) stream.sentBytes += count;
       else {
         parts[stream.sentParts++] = NO_BYTES;
@@ -762,8 +715,8 @@ export class Http2Connection {
       parts.splice(0, stream.sentParts);
       stream.sentParts = 0;
     }
-    this.#earlyPings = 0;
-    this.#signal();
+    this.earlyPings = 0;
+    this.signal();
     return isAll;
   }
 
@@ -777,20 +730,20 @@ export class Http2Connection {
   #sendEnd(stream: Http2Stream): void {
     const { trailers } = stream;
     if (trailers === undefined) {
-      if (!stream.hasSentEnd) this.#out.begin(TYPE.DATA, FLAG.END_STREAM, stream.id, 0);
+      if (!stream.hasSentEnd) this.out.begin(TYPE.DATA, FLAG.END_STREAM, stream.id, 0);
     } else {
       stream.trailers = undefined;
       this.#sendBlock(stream, trailers, FLAG.END_STREAM);
     }
-    this.#signal();
-    this.#onAnswered(stream);
+    this.signal();
+    this.#onSent(stream);
   }
 
   /** Frames a header block. */
   #sendBlock(stream: Http2Stream, block: Uint8Array, endFlag: number): void {
-    const out = this.#out;
-    this.#earlyPings = 0;
-    this.#signal();
+    const out = this.out;
+    this.earlyPings = 0;
+    this.signal();
     const extra = this.#hasSentBlock ? 0 : 1;
     const { length } = block;
     const first = Math.min(length, MAX_SENT_FRAME_BYTES - extra);
@@ -808,41 +761,41 @@ export class Http2Connection {
 
   #sendWindowUpdate(streamId: number, bytes: number): void {
     this.#sendControl(TYPE.WINDOW_UPDATE, 0, streamId, 4);
-    this.#out.u32(bytes);
+    this.out.u32(bytes);
   }
 
-  #sendReset(streamId: number, code: number): void {
+  protected sendReset(streamId: number, code: number): void {
     this.#resetIds[this.#resetCount++ & (REMEMBERED_RESETS - 1)] = streamId;
     this.#sendControl(TYPE.RST_STREAM, 0, streamId, 4);
-    this.#out.u32(code);
+    this.out.u32(code);
   }
 
-  /** Begins a frame that the client caused and that is no answer. */
+  /** Begins a frame that the peer caused and that is no answer. */
   #sendControl(type: number, flags: number, streamId: number, length: number): void {
-    this.#out.begin(type, flags, streamId, length);
-    this.#signal();
+    this.out.begin(type, flags, streamId, length);
+    this.signal();
   }
 
-  #goAway(lastStreamId: number, code: number, text: string): void {
-    this.#out.begin(TYPE.GOAWAY, 0, 0, 8 + text.length);
-    this.#out.u32(lastStreamId);
-    this.#out.u32(code);
-    for (let i = 0; i < text.length; i++) this.#out.u8(text.charCodeAt(i));
-    this.#signal();
+  protected goAway(lastStreamId: number, code: number, text: string): void {
+    this.out.begin(TYPE.GOAWAY, 0, 0, 8 + text.length);
+    this.out.u32(lastStreamId);
+    this.out.u32(code);
+    for (let i = 0; i < text.length; i++) this.out.u8(text.charCodeAt(i));
+    this.signal();
   }
 
-  #signal(): void {
+  protected signal(): void {
     if (this.#hasSignalled) return;
     this.#hasSignalled = true;
-    this.#handler.onOutput();
+    this.#role.onOutput();
   }
 
   // ---- ends
 
-  #onAnswered(stream: Http2Stream): void {
-    stream.hasAnswered = true;
+  #onSent(stream: Http2Stream): void {
+    stream.hasSent = true;
     stream.isFull = false;
-    if (stream.hasRequest) this.#remove(stream);
+    if (stream.hasReceived) this.remove(stream);
     else if (stream.isPaused) {
       // Nobody will resume it; what still comes is not kept.
       stream.resume();
@@ -850,60 +803,56 @@ export class Http2Connection {
   }
 
   /** Takes a stream out. What it held of the connection's window is given back. */
-  #remove(stream: Http2Stream): void {
+  protected remove(stream: Http2Stream): void {
     if (stream.isClosed) return;
     stream.isClosed = true;
     stream.list?.remove(stream);
     stream.parts = undefined;
     this.queuedBytes -= stream.queuedBytes;
     stream.queuedBytes = 0;
-    this.#streams.delete(stream.id);
-    if (stream.heldBytes > 0 && this.end === undefined) this.#credit(undefined, stream.heldBytes);
+    this.streams.delete(stream.id);
+    if (stream.heldBytes > 0 && this.end === undefined && this.#role.sharesWindow) {
+      this.#creditConnection(stream.heldBytes);
+    }
     stream.heldBytes = 0;
-    // A shutdown may have waited for it.
-    if (this.#lastServedId !== Infinity && this.#streams.size === 0) this.#signal();
+    this.onRemoved();
   }
 
-  #failStream(stream: Http2Stream, code: number): void {
-    this.#remove(stream);
-    this.#sendReset(stream.id, code);
-    stream.handler.onReset(code);
-    this.#countReset();
+  protected failStream(stream: Http2Stream, code: number): void {
+    this.remove(stream);
+    this.sendReset(stream.id, code);
+    stream.handler.onReset(code, "mistake");
+    this.countReset();
   }
 
-  #wasReset(id: number): boolean {
+  protected wasReset(id: number): boolean {
     return this.#resetIds.includes(id);
   }
 
-  #finishShutdown(): void {
-    if (this.#lastServedId !== Infinity) return this.#countIdle();
-    this.#lastServedId = this.#lastStreamId;
-    this.#goAway(this.#lastStreamId, ERROR.NO_ERROR, "");
+  protected countIdle(): void {
+    if (!this.idleFrames.take(this.nowMs)) this.abuse("frames", "too_many_frames");
   }
 
-  #countReset(): void {
-    if (!this.#resets.take(this.#nowMs)) this.#abuse("resets", "too_many_resets");
-  }
-
-  #countIdle(): void {
-    if (!this.#idleFrames.take(this.#nowMs)) this.#abuse("frames", "too_many_frames");
-  }
-
-  #abuse(what: Abuse, text: string): never {
-    this.#handler.onAbuse(what);
+  /** Ends the connection with a peer that does too much of something. */
+  protected abuse(_what: Abuse, text: string): never {
     throw new Http2Error(ERROR.ENHANCE_YOUR_CALM, text);
+  }
+
+  /** Whether no client has opened this stream yet, or none ever will. */
+  protected isIdle(id: number): boolean {
+    return id === 0 || id > this.lastStreamId || (id & 1) === 0;
   }
 
   #fail(code: number, message: string): void {
     if (this.end !== undefined) return;
     this.end = { code, message };
-    this.#goAway(this.#lastStreamId, code, message);
+    this.goAway(this.lastTakenId, code, message);
     this.close();
   }
 }
 
 /** So many of something at once, and so many each second. */
-class Allowance {
+export class Allowance {
   #left: number;
   #atMs = 0;
 
@@ -919,18 +868,13 @@ class Allowance {
   }
 }
 
-/** The ping that says whether the client has seen the first GOAWAY of a shutdown. */
-const SHUTDOWN_PING = Uint8Array.of(0x61, 0x66, 0x2d, 0x64, 0x72, 0x61, 0x69, 0x6e);
-const HEADERS_TOO_LARGE = encodeFields([[":status", "431"]]);
 /** Sent parts are forgotten when there are so many, and as many as those that wait. */
 const MIN_SENT_PARTS = 64;
 const NO_BYTES = new Uint8Array(0);
+const NO_FIELDS: readonly string[] = [];
 
-function isShutdownPing(bytes: Uint8Array, start: number): boolean {
-  return SHUTDOWN_PING.every((byte, i) => bytes[start + i] === byte);
-}
-
-function protocolError(message: string): Http2Error {
+/** A mistake that ends the connection with PROTOCOL_ERROR. */
+export function protocolError(message: string): Http2Error {
   return new Http2Error(ERROR.PROTOCOL_ERROR, message);
 }
 

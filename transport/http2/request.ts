@@ -1,4 +1,5 @@
-/** The head of a request: RFC 9113 §8.3. */
+/** The head of a request: RFC 9113 §8.3.1. */
+import { checkFields, isPseudo, MALFORMED, valueOf } from "./fields.ts";
 
 /** A request's head. One object may stand for many requests that say the same; its fields never change. */
 export class RequestHead {
@@ -21,9 +22,7 @@ export class RequestHead {
 
   /** The first value of a field, by its lower-case name. */
   get(name: string): string | undefined {
-    const { fields } = this;
-    for (let i = 0; i < fields.length; i += 2) if (fields[i] === name) return fields[i + 1];
-    return undefined;
+    return valueOf(this.fields, name);
   }
 }
 
@@ -65,48 +64,6 @@ export function readHead(fields: readonly string[]): RequestHead | undefined {
   const contentLength = checkFields(rest);
   if (contentLength === MALFORMED) return undefined;
   return new RequestHead(method, scheme ?? "", path ?? "", authority ?? "", rest, contentLength);
-}
-
-/** True when fields may stand behind a body: no pseudo-header among them (RFC 9113 §8.1). */
-export function areTrailers(fields: readonly string[]): boolean {
-  for (let i = 0; i < fields.length; i += 2) if (isPseudo(fields[i]!)) return false;
-  return true;
-}
-
-const NONE = -1;
-const MALFORMED = -2;
-
-/** Content length of the regular fields, NONE or MALFORMED. */
-function checkFields(fields: readonly string[]): number {
-  let contentLength = NONE;
-  for (let i = 0; i < fields.length; i += 2) {
-    const value = fields[i + 1]!;
-    switch (fields[i]) {
-      case "connection":
-      case "proxy-connection":
-      case "keep-alive":
-      case "transfer-encoding":
-      case "upgrade":
-        return MALFORMED;
-      case "te":
-        if (value !== "trailers") return MALFORMED;
-        break;
-      case "content-length": {
-        // At most a million gigabytes: what a number holds exactly.
-        const length = /^\d{1,15}$/.test(value) ? Number(value) : MALFORMED;
-        if (length === MALFORMED || (contentLength !== NONE && contentLength !== length)) return MALFORMED;
-        contentLength = length;
-        break;
-      }
-      default:
-        if (isPseudo(fields[i]!)) return MALFORMED;
-    }
-  }
-  return contentLength;
-}
-
-function isPseudo(name: string): boolean {
-  return name.charCodeAt(0) === 0x3a;
 }
 
 function isPath(path: string, method: string): boolean {

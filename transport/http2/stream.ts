@@ -2,14 +2,18 @@
 import type { Http2Connection } from "./connection.ts";
 import { JOINED_BYTES_MAX } from "./params.ts";
 
+/** Why a stream was reset: the peer did it; the peer's mistake was answered with it; the connection has ended; or the peer
+ *  certainly did nothing with it, so that it may be tried again. */
+export type ResetCause = "peer" | "mistake" | "connection" | "unprocessed";
+
 /** Told of what happens to one stream. Runs while the connection takes bytes; must not throw. */
 export interface StreamHandler {
-  /** A piece of the request's body: a view of what was received, never written to again by this side. */
+  /** A piece of the peer's body: a view of what was received, never written to again by this side. */
   onBody(bytes: Uint8Array): void;
-  /** The request is complete. Trailers are checked and not passed on. */
-  onBodyEnd(): void;
-  /** The stream is over: the client gave it up, broke the protocol, or its connection ended. Nothing follows. */
-  onReset(code: number): void;
+  /** The peer has sent everything. `trailers` are name, value, name, value …, mostly none. */
+  onBodyEnd(trailers: readonly string[]): void;
+  /** The stream is over before its end. Nothing follows. `code` is one of ERROR, if the peer knows what it says. */
+  onReset(code: number, cause: ResetCause): void;
   /** `write` may be called again after it had returned false. */
   onWritable(): void;
 }
@@ -55,15 +59,16 @@ export class StreamList {
 
 /** A stream. The fields below the methods are the connection's. */
 export class Http2Stream {
-  /** Set by whoever takes the request, before that returns. */
+  /** At a server set by whoever takes the request, before that returns. */
   handler: StreamHandler = IGNORE;
 
   constructor(
     readonly connection: Http2Connection,
-    readonly id: number,
-    /** What the client lets us send, in bytes. May be negative. */
+    /** 0 while it was not opened. The connection's to change. */
+    public id: number,
+    /** What the peer lets us send, in bytes. May be negative. */
     public sendWindow: number,
-    /** What the client may still send, in bytes. */
+    /** What the peer may still send, in bytes. */
     public receiveWindow: number,
     /** Body bytes that are still to come by `content-length`; -1 when it is not known. */
     public contentLeft: number,
@@ -74,7 +79,7 @@ export class Http2Stream {
     return !this.isClosed;
   }
 
-  /** Sends the answer's header fields, made by `encodeFields`; with `isLast` they are the whole answer. */
+  /** Sends the header fields of an answer, made by `encodeFields`; with `isLast` they are the whole answer. */
   respond(block: Uint8Array, isLast = false): void {
     if (this.isClosed || this.isEnding) return;
     this.head = block;
@@ -99,7 +104,7 @@ export class Http2Stream {
     return this.connection.mayWrite(this);
   }
 
-  /** Ends the answer, with trailer fields if there are any. */
+  /** Ends what this side sends, with trailer fields if there are any. */
   end(trailers?: Uint8Array): void {
     if (this.isClosed || this.isEnding) return;
     this.isEnding = true;
@@ -124,12 +129,12 @@ export class Http2Stream {
     if (!this.isClosed) this.connection.resetStream(this, code);
   }
 
-  /** Lets the client send no more than its window. What has come is still passed on. Idempotent. */
+  /** Lets the peer send no more than its window. What has come is still passed on. Idempotent. */
   pause(): void {
     this.isPaused = true;
   }
 
-  /** Lets the client send on. Idempotent. */
+  /** Lets the peer send on. Idempotent. */
   resume(): void {
     if (!this.isPaused) return;
     this.isPaused = false;
@@ -137,14 +142,16 @@ export class Http2Stream {
   }
 
   isClosed = false;
-  /** The client has sent everything. */
-  hasRequest = false;
-  /** Everything of the answer is known; it may wait here. */
+  /** The peer's header fields have come: its body may follow. */
+  hasHead = true;
+  /** The peer has sent everything. */
+  hasReceived = false;
+  /** Everything that this side sends is known; it may wait here. */
   isEnding = false;
   /** The last DATA frame said that it was the last. */
   hasSentEnd = false;
-  /** Everything of the answer was framed. */
-  hasAnswered = false;
+  /** Everything that this side sends was framed. */
+  hasSent = false;
   head: Uint8Array | undefined = undefined;
   trailers: Uint8Array | undefined = undefined;
   /** Body parts that wait; the first `sentParts` are gone, and `sentBytes` of the next. */
@@ -157,7 +164,7 @@ export class Http2Stream {
   isPaused = false;
   /** Bytes that came while it was paused: of neither window until it goes on. */
   heldBytes = 0;
-  /** Bytes read that the client's window was not widened for. */
+  /** Bytes read that the peer's window was not widened for. */
   consumedBytes = 0;
   list: StreamList | undefined = undefined;
   before: Http2Stream | undefined = undefined;

@@ -1,7 +1,8 @@
 /** One HTTP/2 connection at its socket. */
 import type { Socket } from "node:net";
-import { type Abuse, Http2Connection } from "../../../../transport/http2/connection.ts";
+import type { Abuse } from "../../../../transport/http2/connection.ts";
 import type { RequestHead } from "../../../../transport/http2/request.ts";
+import { Http2ServerConnection } from "../../../../transport/http2/server.ts";
 import type { Http2Stream } from "../../../../transport/http2/stream.ts";
 import type { Timer } from "../../timer.ts";
 
@@ -28,7 +29,7 @@ const LINGER_MS = 1_000;
 export class Http2Socket {
   readonly #socket: Socket;
   readonly #timer: Timer;
-  readonly #connection: Http2Connection;
+  readonly #connection: Http2ServerConnection;
   /** Whether the socket has said to wait. */
   #isBlocked = false;
   #hasStarted = false;
@@ -41,7 +42,7 @@ export class Http2Socket {
     this.#timer = options.timer;
     const { clock, timer } = options;
     const flush = () => this.#flush();
-    const connection = this.#connection = new Http2Connection({
+    const connection = this.#connection = new Http2ServerConnection({
       onRequest: options.onRequest,
       onOutput: () => timer.endOfTurn(flush),
       onAbuse: options.onAbuse,

@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { type Abuse, Http2Connection } from "./connection.ts";
+import type { Abuse } from "./connection.ts";
+import { Http2ServerConnection } from "./server.ts";
 import { ERROR } from "./errors.ts";
 import { FLAG, PREFACE, readU31, readU32, SETTING, TYPE } from "./frames.ts";
 import { encodeFields, HpackDecoder } from "./hpack.ts";
@@ -75,7 +76,7 @@ class World {
   received = 0;
   signals = 0;
   onRequest: ((stream: Http2Stream) => void) | undefined;
-  readonly connection = new Http2Connection({
+  readonly connection = new Http2ServerConnection({
     onRequest: (stream, head, isWhole) => {
       this.events.push(`${stream.id} ${head.method} ${head.path}${isWhole ? " whole" : ""}`);
       this.streams.push(stream);
@@ -131,7 +132,7 @@ function started(): World {
 const brief = (frames: readonly Sent[]) =>
   frames.map(({ type, flags, id, payload }) => [type, flags, id, payload.length]);
 
-Deno.test("Http2Connection answers the preface with its settings and a window, and acknowledges settings", () => {
+Deno.test("Http2ServerConnection answers the preface with its settings and a window, and acknowledges settings", () => {
   const world = new World();
   world.receive(START);
   const [settings, window, ack] = world.sent();
@@ -147,7 +148,7 @@ Deno.test("Http2Connection answers the preface with its settings and a window, a
   assertEquals(brief([ack!]), [[TYPE.SETTINGS, FLAG.ACK, 0, 0]]);
 });
 
-Deno.test("Http2Connection passes a request on and frames its answer", () => {
+Deno.test("Http2ServerConnection passes a request on and frames its answer", () => {
   const world = started();
   world.receive(headers(1), frame(TYPE.DATA, 1, [1, 2]), frame(TYPE.DATA, 1, [3], END));
   assertEquals(world.events, ["1 POST /a", "1 data 010203", "1 end"]);
@@ -160,7 +161,7 @@ Deno.test("Http2Connection passes a request on and frames its answer", () => {
   assertEquals([world.connection.streamCount, world.signals], [0, 2]);
 });
 
-Deno.test("Http2Connection takes padding and priority off, and counts padding in the windows", () => {
+Deno.test("Http2ServerConnection takes padding and priority off, and counts padding in the windows", () => {
   const world = started();
   const block = encodeFields(HEAD);
   const flags = FLAG.PADDED | FLAG.PRIORITY | FLAG.END_HEADERS;
@@ -172,7 +173,7 @@ Deno.test("Http2Connection takes padding and priority off, and counts padding in
   assertEquals(world.events, ["1 POST /a", `1 data ${"01".repeat(40)}`, "1 end"]);
 });
 
-Deno.test("Http2Connection puts header blocks together from CONTINUATION, and checks trailers", () => {
+Deno.test("Http2ServerConnection puts header blocks together from CONTINUATION, and checks trailers", () => {
   const world = started();
   const block = encodeFields(HEAD);
   world.receive(frame(TYPE.HEADERS, 1, block.subarray(0, 3)));
@@ -254,7 +255,7 @@ const CONNECTION_ERRORS: Readonly<Record<string, readonly [code: keyof typeof ER
 };
 
 for (const [name, [code, ...parts]] of Object.entries(CONNECTION_ERRORS)) {
-  Deno.test(`Http2Connection.receive() ends the connection with ${code} on ${name}`, () => {
+  Deno.test(`Http2ServerConnection.receive() ends the connection with ${code} on ${name}`, () => {
     const world = started();
     world.receive(...parts);
     const goAway = world.sent().at(-1)!;
@@ -266,7 +267,7 @@ for (const [name, [code, ...parts]] of Object.entries(CONNECTION_ERRORS)) {
   });
 }
 
-Deno.test("Http2Connection.receive() ends the connection when it does not begin as HTTP/2 does", () => {
+Deno.test("Http2ServerConnection.receive() ends the connection when it does not begin as HTTP/2 does", () => {
   const wrong = [
     concat(PREFACE.subarray(0, 20), Uint8Array.of(1)),
     concat(PREFACE, headers(1)),
@@ -340,7 +341,7 @@ const STREAM_ERRORS: Readonly<Record<string, readonly [code: keyof typeof ERROR,
 };
 
 for (const [name, [code, ...parts]] of Object.entries(STREAM_ERRORS)) {
-  Deno.test(`Http2Connection.receive() resets a stream with ${code} on ${name}, and serves others`, () => {
+  Deno.test(`Http2ServerConnection.receive() resets a stream with ${code} on ${name}, and serves others`, () => {
     const world = started();
     // The handler takes nothing: the stream's window is not widened.
     world.onRequest = (stream) => stream.pause();
@@ -355,7 +356,7 @@ for (const [name, [code, ...parts]] of Object.entries(STREAM_ERRORS)) {
   });
 }
 
-Deno.test("Http2Connection takes what HTTP/2 allows", () => {
+Deno.test("Http2ServerConnection takes what HTTP/2 allows", () => {
   const world = started();
   world.receive(
     headers(1, ALL, post(["te", "trailers"], ["content-length", "0"], ["cookie", "a=b"])),
@@ -372,7 +373,7 @@ Deno.test("Http2Connection takes what HTTP/2 allows", () => {
   assertEquals(world.connection.end, undefined);
 });
 
-Deno.test("Http2Connection answers 431 to a head that is too large, and ends the connection on a block that is", () => {
+Deno.test("Http2ServerConnection answers 431 to a head that is too large, and ends the connection on a block that is", () => {
   const world = started();
   const field: [string, string] = ["x", "v".repeat(8_100)];
   world.receive(headers(1, ALL, post(field, field)));
@@ -390,7 +391,7 @@ Deno.test("Http2Connection answers 431 to a head that is too large, and ends the
   ]);
 });
 
-Deno.test("Http2Connection refuses streams over its limit, and takes new ones when others end", () => {
+Deno.test("Http2ServerConnection refuses streams over its limit, and takes new ones when others end", () => {
   const world = started();
   for (let i = 0; i < 101; i++) world.receive(headers(2 * i + 1));
   const [reset] = world.sent();
@@ -402,7 +403,7 @@ Deno.test("Http2Connection refuses streams over its limit, and takes new ones wh
 
 // Windows.
 
-Deno.test("Http2Connection keeps to the stream's and the connection's window, and goes on as they widen", () => {
+Deno.test("Http2ServerConnection keeps to the stream's and the connection's window, and goes on as they widen", () => {
   const world = started();
   world.receive(
     frame(TYPE.SETTINGS, 0, setting(SETTING.INITIAL_WINDOW_SIZE, 40_000)),
@@ -437,7 +438,7 @@ Deno.test("Http2Connection keeps to the stream's and the connection's window, an
   assertEquals(world.connection.streamCount, 0);
 });
 
-Deno.test("Http2Connection asks a writer to wait while its client does not read, and keeps little framed", () => {
+Deno.test("Http2ServerConnection asks a writer to wait while its client does not read, and keeps little framed", () => {
   const world = started();
   world.receive(
     frame(TYPE.WINDOW_UPDATE, 0, u32(2 ** 30)),
@@ -470,7 +471,7 @@ Deno.test("Http2Connection asks a writer to wait while its client does not read,
 
 const NOTHING = new Uint8Array(0);
 
-Deno.test("Http2Connection widens the client's windows as the body is taken, not while a stream is paused", () => {
+Deno.test("Http2ServerConnection widens the client's windows as the body is taken, not while a stream is paused", () => {
   const world = started();
   const piece = new Uint8Array(16_000);
   const updates = () =>
@@ -496,7 +497,7 @@ Deno.test("Http2Connection widens the client's windows as the body is taken, not
   assert(updates().some(([id]) => id === 0));
 });
 
-Deno.test("Http2Connection takes no more streams while too much waits for the client", () => {
+Deno.test("Http2ServerConnection takes no more streams while too much waits for the client", () => {
   const world = started();
   world.receive(headers(1, ALL), headers(3, ALL), headers(5, ALL));
   const largest = new Uint8Array(64 * 2 ** 20);
@@ -531,7 +532,7 @@ const FLOODS: Readonly<Record<string, (i: number) => Uint8Array>> = {
 };
 
 for (const [name, make] of Object.entries(FLOODS)) {
-  Deno.test(`Http2Connection ends the connection with ENHANCE_YOUR_CALM on a flood of ${name}`, () => {
+  Deno.test(`Http2ServerConnection ends the connection with ENHANCE_YOUR_CALM on a flood of ${name}`, () => {
     const world = started();
     let most = 0;
     for (let i = 0; i < 10_000 && world.connection.end === undefined; i++) {
@@ -545,7 +546,7 @@ for (const [name, make] of Object.entries(FLOODS)) {
   });
 }
 
-Deno.test("Http2Connection bounds the answers to a client that makes us send them and does not read", () => {
+Deno.test("Http2ServerConnection bounds the answers to a client that makes us send them and does not read", () => {
   const world = started();
   world.receive(headers(1));
   let at = 0;
@@ -557,7 +558,7 @@ Deno.test("Http2Connection bounds the answers to a client that makes us send the
   assert(world.connection.poll()!.length < MAX_OUTPUT_BYTES + MAX_CONTROL_BYTES + 100);
 });
 
-Deno.test("Http2Connection forgives early pings when it sends something, and cancels now and then", () => {
+Deno.test("Http2ServerConnection forgives early pings when it sends something, and cancels now and then", () => {
   const world = started();
   for (let i = 0; i < 2_000; i++) {
     world.nowMs += 20;
@@ -577,7 +578,7 @@ Deno.test("Http2Connection forgives early pings when it sends something, and can
 
 // Ends.
 
-Deno.test("Http2Connection.shutdown() lets what runs finish, in two steps", () => {
+Deno.test("Http2ServerConnection.shutdown() lets what runs finish, in two steps", () => {
   const world = started();
   world.receive(headers(1, ALL));
   world.connection.shutdown();
@@ -599,7 +600,7 @@ Deno.test("Http2Connection.shutdown() lets what runs finish, in two steps", () =
   assertEquals(world.connection.isDone, true);
 });
 
-Deno.test("Http2Connection.close() ends all streams, and commands do nothing then", () => {
+Deno.test("Http2ServerConnection.close() ends all streams, and commands do nothing then", () => {
   const world = started();
   world.receive(headers(1, ALL), headers(3));
   world.connection.close();
@@ -675,7 +676,7 @@ function outcome(bytes: Uint8Array, cuts: (at: number) => number): unknown {
   return [world.events, world.connection.end, world.sent()];
 }
 
-Deno.test("Http2Connection.receive() says the same of the same bytes, wherever chunks are cut", () => {
+Deno.test("Http2ServerConnection.receive() says the same of the same bytes, wherever chunks are cut", () => {
   const choices = fc.array(fc.nat(1_000), { maxLength: 25 });
   fc.assert(
     fc.property(choices, fc.integer({ min: 1, max: 40 }), (of, step) => {
@@ -693,7 +694,7 @@ Deno.test("Http2Connection.receive() says the same of the same bytes, wherever c
   }
 });
 
-Deno.test("Http2Connection.receive() never throws on random or mutated bytes, and stays bounded", () => {
+Deno.test("Http2ServerConnection.receive() never throws on random or mutated bytes, and stays bounded", () => {
   const mutation = fc.tuple(fc.nat(), fc.nat(255));
   fc.assert(
     fc.property(
