@@ -3,6 +3,7 @@ import type { DescMessage, DescMethodStreaming, DescMethodUnary, Message } from 
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { callUnary } from "../../transport/rpc/mod.ts";
 import type { Exchange } from "./exchange.ts";
+import { PRINCIPAL_METADATA } from "../runtime/principal.ts";
 import { GatewayError } from "./problem.ts";
 import type { Route } from "./routes.ts";
 import { pause, type Timer } from "./timer.ts";
@@ -144,11 +145,16 @@ function isUnavailable(error: unknown): boolean {
 }
 
 function metadata(
-  { requestId, traceparent, authorization, token }: Exchange,
+  { requestId, trace, traceparent, caller, authorization, token }: Exchange,
 ): Record<string, string> {
   const entries: Record<string, string> = { "x-request-id": requestId };
-  if (traceparent !== undefined) entries.traceparent = traceparent;
-  if (authorization !== undefined) entries.authorization = authorization;
+  const parent = trace?.traceparent ?? traceparent;
+  if (parent !== undefined) entries.traceparent = parent;
+  if (caller !== undefined) entries[PRINCIPAL_METADATA] = caller.encoded;
+  // What has shown who calls is not the services' to see; an etcd token is theirs to judge.
+  const isForService = caller === undefined || caller.credential === "none" ||
+    caller.credential === "etcd_token";
+  if (authorization !== undefined && isForService) entries.authorization = authorization;
   if (token !== undefined) entries.token = token;
   return entries;
 }

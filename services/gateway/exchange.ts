@@ -1,5 +1,6 @@
 /** One HTTP request under way: what the gateway needs of it, read once. */
 import type { RouteMatch } from "./routes.ts";
+import type { Caller, Client, RequestTrace } from "./stages.ts";
 
 /** Facts of a request and, as they become known, of its answer. */
 export interface Exchange {
@@ -26,11 +27,19 @@ export interface Exchange {
   /** What shows who the client is, for the service to judge: etcd's clients use either name. */
   readonly authorization: string | undefined;
   readonly token: string | undefined;
+  readonly cookie: string | undefined;
+  readonly idempotencyKey: string | undefined;
+  /** All headers, for what few requests need. */
+  readonly headers: Headers;
   readonly requestId: string;
   /** Monotonic milliseconds. */
   readonly startedAtMs: number;
   readonly deadlineAtMs: number;
   match: RouteMatch | undefined;
+  client: Client;
+  /** Undefined until it is known. */
+  caller: Caller | undefined;
+  trace: RequestTrace | undefined;
   requestBytes: number;
   responseBytes: number;
 }
@@ -38,6 +47,8 @@ export interface Exchange {
 const REQUEST_ID = /^[A-Za-z0-9._~-]{1,128}$/;
 const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 const CONTENT_LENGTH = /^\d{1,15}$/;
+
+const NO_CLIENT: Client = { ip: "", port: 0, isSecure: false };
 
 /** Reads a request. `newRequestId` is asked when the client names none, or one that is not well-formed: an id goes into
  *  logs and other services, where it must not be able to do harm. */
@@ -52,6 +63,7 @@ export function readExchange(
   let ifMatch: string | undefined, ifNoneMatch: string | undefined, lastEventId: string | undefined;
   let traceparent: string | undefined, requestId: string | undefined;
   let authorization: string | undefined, token: string | undefined, ttl: string | undefined;
+  let cookie: string | undefined, idempotencyKey: string | undefined;
   for (const [name, value] of request.headers) {
     headerBytes += name.length + value.length;
     switch (name) {
@@ -84,6 +96,12 @@ export function readExchange(
         break;
       case "token":
         token = value;
+        break;
+      case "cookie":
+        cookie = value;
+        break;
+      case "idempotency-key":
+        idempotencyKey = value;
         break;
       case "x-request-id":
         requestId = value;
@@ -118,10 +136,16 @@ export function readExchange(
     traceparent: traceparent !== undefined && TRACEPARENT.test(traceparent) ? traceparent : undefined,
     authorization,
     token,
+    cookie,
+    idempotencyKey,
+    headers: request.headers,
     requestId: requestId !== undefined && REQUEST_ID.test(requestId) ? requestId : newRequestId(),
     startedAtMs: nowMs,
     deadlineAtMs: nowMs + timeoutMs,
     match: undefined,
+    client: NO_CLIENT,
+    caller: undefined,
+    trace: undefined,
     requestBytes: 0,
     responseBytes: 0,
   };

@@ -1,7 +1,9 @@
 /** The gateway: HTTP in front of the services. Wires its parts; what touches the platform is passed in. */
 import type { Transport } from "@connectrpc/connect";
 import type { Registry } from "prom-client";
+import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
+import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
 import { Auth, Cluster, KV, Lease, Maintenance, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
 import { Election } from "$proto/v3electionpb/v3election_pb.ts";
 import { Health } from "$proto/grpc/health/v1/health_pb.ts";
@@ -26,21 +28,32 @@ import { createGatewayMetrics } from "./metrics.ts";
 import { createMetricsCollector } from "./metrics_collector.ts";
 import { describeApi } from "./openapi.ts";
 import { createReadinessProbe } from "./readiness.ts";
+import { DEVELOPER, encodePrincipal } from "../runtime/principal.ts";
 import { buildRouteTable, type Exposure } from "./routes.ts";
+import type { Caller, Stages } from "./stages.ts";
 import { pause, TimeoutQueue, type Timer } from "./timer.ts";
 
 /** What the gateway offers. The RPCs, their paths and their bodies are told by proto/. */
 export const EXPOSED: readonly Exposure[] = [
-  { service: KeyValueService, peer: "kv", dialect: "aetherflow" },
-  { service: KV, peer: "kv", dialect: "etcd" },
-  { service: Watch, peer: "kv", dialect: "etcd" },
-  { service: Lease, peer: "kv", dialect: "etcd" },
-  { service: Cluster, peer: "kv", dialect: "etcd" },
-  { service: Maintenance, peer: "kv", dialect: "etcd" },
-  { service: Auth, peer: "kv", dialect: "etcd" },
-  { service: Lock, peer: "kv", dialect: "etcd" },
-  { service: Election, peer: "kv", dialect: "etcd" },
+  { service: AuthService, peer: "session", dialect: "aetherflow" },
+  { service: UserService, peer: "session", dialect: "aetherflow" },
+  { service: SessionService, peer: "session", dialect: "aetherflow", grant: "sessions" },
+  { service: KeyValueService, peer: "kv", dialect: "aetherflow", grant: "kv" },
+  { service: KV, peer: "kv", dialect: "etcd", grant: "kv" },
+  { service: Watch, peer: "kv", dialect: "etcd", grant: "kv" },
+  { service: Lease, peer: "kv", dialect: "etcd", grant: "kv" },
+  { service: Cluster, peer: "kv", dialect: "etcd", grant: "kv" },
+  { service: Maintenance, peer: "kv", dialect: "etcd", grant: "kv" },
+  { service: Auth, peer: "kv", dialect: "etcd", grant: "kv" },
+  { service: Lock, peer: "kv", dialect: "etcd", grant: "kv" },
+  { service: Election, peer: "kv", dialect: "etcd", grant: "kv" },
 ];
+
+const DEVELOPER_CALLER: Caller = {
+  principal: DEVELOPER,
+  encoded: encodePrincipal(DEVELOPER),
+  credential: "none",
+};
 
 /** What the gateway is made of. */
 export interface GatewayDeps {
@@ -124,11 +137,21 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     addresses: () => ({ http: listener.url, grpc: grpc.address, resp: resp.address }),
   });
   const protectedMode = new ProtectedMode(config.allowedHosts);
+  const stages: Stages = {
+    tracing: { begin: () => undefined },
+    clients: { of: ({ hostname, port, isSecure }) => ({ ip: hostname, port, isSecure }) },
+    cors: { preflight: () => undefined, apply() {} },
+    rateLimits: { admit() {}, admitCaller() {}, describe() {} },
+    authentication: { authenticate: () => DEVELOPER_CALLER },
+    authorization: { authorize() {} },
+    idempotency: { run: (request, _exchange, answer) => answer(request) },
+  };
   const httpHandler = createHttpEdge({
     routes,
     rpc,
     system,
     metrics,
+    stages,
     protectedMode,
     requestSlots: new Slots(config.limits.concurrentRequests),
     limits: config.limits,
@@ -138,6 +161,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     log: deps.log,
   });
   const listener = deps.listen(httpHandler);
+  const isSecure = config.grpc.tls.certFile !== "";
   const grpcMetrics = createGrpcMetrics(deps.metrics);
   const health = createHealth({ exposures: EXPOSED, readiness, timer });
   const served = [...EXPOSED.map(({ service }) => service), Health];
@@ -148,9 +172,11 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       handler: httpHandler,
       requestTimeoutMs: config.requestTimeoutMs,
       maxHeaderBytes: config.limits.headerBytes,
+      isSecure,
     }),
     metrics: grpcMetrics,
     limits: config.grpc,
+    isSecure,
     // Clients with a certificate of our authority may call us by any name.
     protectedMode: config.grpc.tls.clientCaFile === "" ? protectedMode : undefined,
     clock,

@@ -46,6 +46,19 @@ const TABLE = {
   body_too_large: { status: 413, title: "Body too large", grpc: Code.ResourceExhausted },
   url_too_long: { status: 414, title: "URL too long", grpc: Code.InvalidArgument },
   headers_too_large: { status: 431, title: "Headers too large", grpc: Code.InvalidArgument },
+  rate_limited: { status: 429, title: "Too many requests", grpc: Code.ResourceExhausted, retryAfterS: 1 },
+  csrf_refused: { status: 403, title: "Refused cross-site request", grpc: Code.PermissionDenied },
+  idempotency_mismatch: {
+    status: 422,
+    title: "Idempotency-Key was used for another request",
+    grpc: Code.InvalidArgument,
+  },
+  idempotency_running: {
+    status: 409,
+    title: "The first request with this Idempotency-Key is still running",
+    grpc: Code.Aborted,
+    retryAfterS: 1,
+  },
   too_many_requests: {
     status: 503,
     title: "Too many requests at once",

@@ -1,7 +1,8 @@
 /** The route table, built from descriptors: `google.api.http` says which path is which RPC, and
  *  `aetherflow.gateway.v1.edge` what HTTP itself carries of it. A new RPC needs no code here. */
 import { type DescMethod, type DescService, getOption, hasOption, ScalarType } from "@bufbuild/protobuf";
-import { edge as edgeOption } from "$proto/aetherflow/gateway/v1/edge_pb.ts";
+import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
+import { type Access, edge as edgeOption } from "$proto/aetherflow/gateway/v1/edge_pb.ts";
 import { http as httpOption } from "$proto/google/api/annotations_pb.ts";
 import type { HttpRule } from "$proto/google/api/http_pb.ts";
 import { type Dialect, type FieldPath, fieldPath, type QueryFields, queryFields } from "./transcode.ts";
@@ -9,9 +10,11 @@ import { type Dialect, type FieldPath, fieldPath, type QueryFields, queryFields 
 /** A service that the gateway offers, and the worker that has it. */
 export interface Exposure {
   readonly service: DescService;
-  /** Name of the peer in the address book. */
+  /** Name of the service in the address book. */
   readonly peer: string;
   readonly dialect: Dialect;
+  /** Service whose grants a member needs to call it; undefined: none. */
+  readonly grant?: string;
 }
 
 /** One way to call one RPC over HTTP. */
@@ -22,6 +25,14 @@ export interface Route {
   readonly rpc: DescMethod;
   readonly peer: string;
   readonly dialect: Dialect;
+  /** Who may call at all. */
+  readonly access: Access;
+  /** Service whose grants a member needs: to read, or to write if not `isRead`. */
+  readonly grant: string | undefined;
+  /** Whether the RPC has no side effects, by its `idempotency_level`: it may be called again, and for several at once. */
+  readonly isRead: boolean;
+  /** Whether calling twice does no more than calling once. */
+  readonly isIdempotent: boolean;
   /** `aetherflow.kv.v1.KeyValueService/Get`, for logs. */
   readonly rpcName: string;
   /** The fields the path's variables set, in order of appearance. */
@@ -210,6 +221,10 @@ function routeOf(exposure: Exposure, rpc: DescMethod, rule: HttpRule): RouteDraf
     rpc,
     peer: exposure.peer,
     dialect: exposure.dialect,
+    access: edge.access,
+    grant: exposure.grant,
+    isRead: rpc.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
+    isIdempotent: rpc.idempotency !== MethodOptions_IdempotencyLevel.IDEMPOTENCY_UNKNOWN,
     rpcName,
     pathFields,
     queryFields: body.kind === "json" && !edge.formBody ? new Map() : queryFields(rpc.input, bound),

@@ -2,6 +2,8 @@
 import { z } from "zod";
 import { gatewayConfigSchema } from "../gateway/config.ts";
 import { kvConfigSchema } from "../kv/config.ts";
+import { passwordConfigSchema } from "../password/config.ts";
+import { sessionConfigSchema } from "../session/config.ts";
 import { LOG_FORMATS, LOG_LEVELS } from "../runtime/log.ts";
 import { loadFromSources, type Sources } from "./config_sources.ts";
 
@@ -69,6 +71,8 @@ export const configSchema = z.strictObject({
   log,
   host,
   kv: kvConfigSchema,
+  session: sessionConfigSchema,
+  password: passwordConfigSchema,
   gateway: gatewayConfigSchema,
 });
 

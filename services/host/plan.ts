@@ -1,6 +1,7 @@
 /** What runs, in which order, on which ports, and with exactly which permissions: a function of the configuration. */
 import type { GatewayWorkerConfig, TlsTexts } from "../gateway/config.ts";
 import { etcdAddresses, type EtcdTlsTexts, type KvWorkerConfig } from "../kv/config.ts";
+import { redisAddresses } from "../session/config.ts";
 import type { Config } from "./config.ts";
 
 /** Where all Quantum nodes listen: the workers are threads of one process. */
@@ -9,9 +10,9 @@ export const QUANTUM_HOSTNAME = "127.0.0.1";
 /** The host's name among the peers. */
 export const HOST_NAME = "host";
 
-/** Services, in start order. A stage starts when the one before it is ready, and drains before it. */
-const STAGES = ["kv", "gateway"] as const;
-export type ServiceName = typeof STAGES[number];
+/** Services, by stage. A stage starts when the one before it is ready, and drains before it. */
+const STAGES = [["kv", "session", "password"], ["gateway"]] as const;
+export type ServiceName = typeof STAGES[number][number];
 
 /** One worker to run, before ports are known. */
 export interface WorkerSlot {
@@ -78,15 +79,17 @@ export interface Plan {
 
 /** The workers that a configuration asks for, in start order. */
 export function listWorkers(config: Config): WorkerSlot[] {
-  return STAGES.flatMap((service, stage) => {
-    const count = service === "gateway" ? config.gateway.workers : 1;
-    return Array.from({ length: count }, (_, i) => ({
-      name: count === 1 ? service : `${service}-${i + 1}`,
-      service,
-      instance: i + 1,
-      stage,
-    }));
-  });
+  return STAGES.flatMap((services, stage) =>
+    services.flatMap((service) => {
+      const count = service === "gateway" ? config.gateway.workers : 1;
+      return Array.from({ length: count }, (_, i) => ({
+        name: count === 1 ? service : `${service}-${i + 1}`,
+        service,
+        instance: i + 1,
+        stage,
+      }));
+    })
+  );
 }
 
 /** Plans the run. `dataDirectory` is the absolute path of `config.data`; `tlsTexts` what the files of `gateway.grpc.tls`
@@ -135,6 +138,25 @@ export function createPlan(
           permissions: permissions({ net, folders: [folder] }),
         };
       }
+      case "session": {
+        const folder = `${dataDirectory}/session`;
+        const servers = redisAddresses(config.session).map(hostAndPort);
+        return {
+          ...base,
+          tcp: [],
+          config: config.session,
+          dataDirectory: folder,
+          permissions: permissions({ net: [...net, ...servers], folders: [folder] }),
+        };
+      }
+      case "password":
+        return {
+          ...base,
+          tcp: [],
+          config: config.password,
+          dataDirectory: undefined,
+          permissions: permissions({ net }),
+        };
       case "gateway": {
         const { gateway } = config;
         const shared = gateway.workers > 1;

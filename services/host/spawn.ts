@@ -30,5 +30,7 @@ export function optionsOf(plan: Pick<WorkerPlan, "name" | "permissions">): Worke
 // Written out one by one: bundlers and `deno compile` find a worker by `new Worker(new URL("…", import.meta.url))`.
 const ENTRIES: Readonly<Record<ServiceName, (options: WorkerOptions) => Worker>> = {
   kv: (options) => new Worker(new URL("../kv/worker.ts", import.meta.url), options),
+  session: (options) => new Worker(new URL("../session/worker.ts", import.meta.url), options),
+  password: (options) => new Worker(new URL("../password/worker.ts", import.meta.url), options),
   gateway: (options) => new Worker(new URL("../gateway/worker.ts", import.meta.url), options),
 };

@@ -7,6 +7,7 @@ import type { Http2Stream } from "../../../transport/http2/stream.ts";
 import { Bag, type Bagged } from "../../../transport/rpc/bag.ts";
 import { authorityHost, type ProtectedMode } from "../limits/protected_mode.ts";
 import { Slots } from "../limits/slots.ts";
+import type { Remote } from "../stages.ts";
 import type { Timer } from "../timer.ts";
 import { type CallOwner, GrpcCall, refuseCall } from "./grpc/call.ts";
 import { type CallHead, readCallHead } from "./grpc/call_head.ts";
@@ -31,6 +32,8 @@ export interface GrpcEdgeDeps {
   };
   /** Judges `:authority` and `origin`; undefined where clients prove who they are by certificate. */
   readonly protectedMode: ProtectedMode | undefined;
+  /** Whether the port speaks TLS. */
+  readonly isSecure: boolean;
   readonly clock: { now(): number };
   readonly timer: Timer;
   newRequestId(): string;
@@ -93,10 +96,16 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
   class Connection implements Bagged {
     bagIndex = -1;
     readonly #socket: Socket;
+    readonly #remote: Remote;
     #http2: Http2Socket | undefined;
 
     constructor(socket: Socket) {
       this.#socket = socket;
+      this.#remote = {
+        hostname: socket.remoteAddress ?? "",
+        port: socket.remotePort ?? 0,
+        isSecure: deps.isSecure,
+      };
       connections.add(this);
       metrics.connectionOpened();
       socket.setKeepAlive(true, KEEP_ALIVE_MS);
@@ -125,7 +134,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
           timer: deps.timer,
           maxConcurrentStreams: limits.maxConcurrentStreams,
           minPingIntervalMs: limits.minPingIntervalMs,
-          onRequest,
+          onRequest: (stream, head, isWhole) => onRequest(stream, head, isWhole, this.#remote),
           onAbuse: metrics.refused,
         });
         return;
@@ -144,9 +153,9 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     }
   }
 
-  function onRequest(stream: Http2Stream, head: RequestHead, isWhole: boolean): void {
+  function onRequest(stream: Http2Stream, head: RequestHead, isWhole: boolean, remote: Remote): void {
     const callHead = (head.memo ??= readCallHead(head, deps.methods, foreignness)) as CallHead;
-    if (!callHead.isGrpc) return deps.http.answer(stream, head, isWhole);
+    if (!callHead.isGrpc) return deps.http.answer(stream, head, isWhole, remote);
     if (head.method !== "POST") return stream.respond(METHOD_NOT_ALLOWED, true);
     const refusal = callHead.refusal ?? refuse(callHead.method!);
     if (refusal !== undefined) return refuseCall(stream, refusal.code, refusal.message);

@@ -86,11 +86,13 @@ async function open(setup: Setup = {}): Promise<World> {
         return Response.json({ pathname, host: request.headers.get("host"), body: await request.text() });
       },
       requestTimeoutMs: 10_000,
+      isSecure: false,
       maxHeaderBytes: 16_384,
     }),
     metrics,
     limits: { ...gatewayConfigSchema.parse(undefined).grpc, ...setup.limits },
     protectedMode: new ProtectedMode([]),
+    isSecure: false,
     clock: { now: () => performance.now() },
     timer: systemTimer,
     newRequestId: () => "id",

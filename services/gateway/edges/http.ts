@@ -6,6 +6,7 @@ import type { Slots } from "../limits/slots.ts";
 import type { GatewayMetrics, RouteMetrics } from "../metrics.ts";
 import { errorResponse, fromServiceError, GatewayError } from "../problem.ts";
 import type { RouteTable } from "../routes.ts";
+import type { Remote, Stages } from "../stages.ts";
 import type { RpcEdge } from "./rpc.ts";
 import type { SystemEdge } from "./system.ts";
 import { wantsWebSocket } from "./websocket.ts";
@@ -23,6 +24,8 @@ export interface HttpEdgeDeps {
   readonly rpc: RpcEdge;
   readonly system: SystemEdge;
   readonly metrics: GatewayMetrics;
+  readonly stages: Stages;
+  /** Asked while nobody has to show who they are. */
   readonly protectedMode: ProtectedMode;
   readonly requestSlots: Slots;
   readonly limits: { readonly bodyBytes: number; readonly headerBytes: number; readonly urlBytes: number };
@@ -36,35 +39,54 @@ export interface HttpEdgeDeps {
 const UNMATCHED = "unmatched";
 
 /** The handler that the HTTP server calls. Never rejects. */
-export type HttpHandler = (request: Request) => Promise<Response>;
+export type HttpHandler = (request: Request, remote: Remote) => Promise<Response>;
 
 /** Creates the handler. */
 export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
-  return async function handle(request) {
+  const { stages } = deps;
+
+  return async function handle(request, remote) {
     // 1. request id (and all else that is read off the request)
     const exchange = readExchange(request, deps.clock.now(), deps.requestTimeoutMs, deps.newRequestId);
     exchange.match = deps.routes.match(exchange.method, exchange.path, exchange.query) ??
       // The handshake of a WebSocket is a GET, whatever the stream's own method is.
       (wantsWebSocket(request) ? deps.routes.match("POST", exchange.path, exchange.query) : undefined);
     const isSystem = exchange.match === undefined && deps.system.paths.has(exchange.path);
-    // 3. metrics, around what follows
+    // 2. access log and 3. metrics, around what follows
     const metrics = deps.metrics.route(labelOf(exchange, isSystem), exchange.method);
     metrics.begin();
+    exchange.trace = stages.tracing.begin(exchange); // 4. trace
     let response: Response;
+    let failure: unknown;
     try {
-      refuseForeign(exchange); // 4. protected mode
-      refuseOversized(exchange); // 5. limits
-      response = isSystem // 6. route
-        ? await answerSystem(request, exchange)
-        : exchange.match !== undefined
-        ? await answerRpc(request, exchange)
-        : answerUnmatched(exchange);
+      exchange.client = stages.clients.of(remote, exchange.headers); // 5. client address
+      response = stages.cors.preflight(exchange) ?? // 6. CORS
+        await pass(request, exchange, isSystem);
     } catch (error) {
+      failure = error;
       response = answerError(error, exchange);
     }
-    finish(exchange, response, metrics); // 2. access log and metrics
+    stages.cors.apply(exchange, response.headers);
+    stages.rateLimits.describe(exchange, response.headers);
+    exchange.trace?.end(exchange, response.status, failure);
+    finish(exchange, response, metrics);
     return response;
   };
+
+  async function pass(request: Request, exchange: Exchange, isSystem: boolean): Promise<Response> {
+    refuseForeign(exchange); // protected mode: only while there are no users
+    refuseOversized(exchange); // 7. limits
+    stages.rateLimits.admit(exchange); // 8. rate limit
+    const caller = stages.authentication.authenticate(exchange); // 9. authentication
+    exchange.caller = caller instanceof Promise ? await caller : caller;
+    stages.rateLimits.admitCaller(exchange);
+    stages.authorization.authorize(exchange); // 10. authorisation
+    if (isSystem) return await answerSystem(request, exchange);
+    if (exchange.match === undefined) return answerUnmatched(exchange);
+    if (exchange.idempotencyKey === undefined) return await answerRpc(request, exchange);
+    // 11. idempotency, 12. route
+    return await stages.idempotency.run(request, exchange, (whole) => answerRpc(whole, exchange));
+  }
 
   function refuseForeign(exchange: Exchange): void {
     const { host, targetHost, origin } = exchange;

@@ -16,7 +16,10 @@ export function listenHttp(
   { host, port }: { readonly host: string; readonly port: number },
   reusePort: boolean,
 ): HttpListener {
-  const server = Deno.serve({ hostname: host, port, reusePort, onListen() {} }, handler);
+  const server = Deno.serve({ hostname: host, port, reusePort, onListen() {} }, (request, { remoteAddr }) => {
+    const { hostname, port } = remoteAddr as Deno.NetAddr;
+    return handler(request, { hostname, port, isSecure: false });
+  });
   const { hostname, port: realPort } = server.addr;
   return {
     url: `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${realPort}`,

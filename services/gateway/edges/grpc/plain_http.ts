@@ -6,6 +6,7 @@ import { ERROR } from "../../../../transport/http2/errors.ts";
 import { encodeFields } from "../../../../transport/http2/hpack.ts";
 import type { RequestHead } from "../../../../transport/http2/request.ts";
 import type { Http2Stream, StreamHandler } from "../../../../transport/http2/stream.ts";
+import type { Remote } from "../../stages.ts";
 import type { HttpHandler } from "../http.ts";
 
 /** What is needed to answer. */
@@ -15,6 +16,8 @@ export interface PlainHttpDeps {
   readonly requestTimeoutMs: number;
   /** Largest sum of header names and values, in bytes. */
   readonly maxHeaderBytes: number;
+  /** Whether the port speaks TLS. */
+  readonly isSecure: boolean;
 }
 
 /** Answers requests. */
@@ -22,7 +25,7 @@ export interface PlainHttp {
   /** Takes a connection whose first bytes are HTTP/1. */
   serve(socket: Socket): void;
   /** Answers one HTTP/2 request that is no gRPC call. */
-  answer(stream: Http2Stream, head: RequestHead, isWhole: boolean): void;
+  answer(stream: Http2Stream, head: RequestHead, isWhole: boolean, remote: Remote): void;
   /** Closes what is idle. */
   drain(): void;
   /** Closes everything. */
@@ -70,12 +73,19 @@ export function createPlainHttp(deps: PlainHttpDeps): PlainHttp {
     let body: ReadableStream | undefined;
     if (hasBody(method) && isServed(target)) body = ReadableStream.from(request);
     else request.resume();
-    const answer = await respond(method, target, headers, body);
+    const { remoteAddress, remotePort } = request.socket;
+    const remote = { hostname: remoteAddress ?? "", port: remotePort ?? 0, isSecure: deps.isSecure };
+    const answer = await respond(method, target, headers, body, remote);
     response.writeHead(answer.status, Object.fromEntries(answer.headers));
     await writeBody(answer, new Http1Answer(response));
   }
 
-  async function answerHttp2(stream: Http2Stream, head: RequestHead, isWhole: boolean): Promise<void> {
+  async function answerHttp2(
+    stream: Http2Stream,
+    head: RequestHead,
+    isWhole: boolean,
+    remote: Remote,
+  ): Promise<void> {
     const { method, path, authority, fields } = head;
     const headers = new Headers();
     for (let i = 0; i < fields.length; i += 2) addField(headers, fields[i]!, fields[i + 1]!);
@@ -88,6 +98,7 @@ export function createPlainHttp(deps: PlainHttpDeps): PlainHttp {
       path,
       headers,
       hasBody(method) && isServed(path) ? exchange.body : exchange.discard(),
+      remote,
     );
     if (!stream.isOpen) return void answer.body?.cancel();
     stream.respond(
@@ -102,6 +113,7 @@ export function createPlainHttp(deps: PlainHttpDeps): PlainHttp {
     target: string,
     headers: Headers,
     body: ReadableStream | undefined,
+    remote: Remote,
   ): Promise<Response> {
     const path = pathOf(target);
     if (!isServed(target)) {
@@ -112,7 +124,7 @@ export function createPlainHttp(deps: PlainHttpDeps): PlainHttp {
       headers,
       ...(body === undefined ? {} : { body }),
     });
-    const answer = await deps.handler(request);
+    const answer = await deps.handler(request, remote);
     if (!answer.ok) return answer;
     if (path === "/version") return Response.json(ETCD_VERSION);
     if (path === "/health") return Response.json({ health: "true" });
@@ -126,8 +138,8 @@ export function createPlainHttp(deps: PlainHttpDeps): PlainHttp {
       socket.once("close", () => sockets.delete(socket));
       server.emit("connection", socket);
     },
-    answer(stream, head, isWhole) {
-      answerHttp2(stream, head, isWhole).catch(() => stream.reset(ERROR.INTERNAL_ERROR));
+    answer(stream, head, isWhole, remote) {
+      answerHttp2(stream, head, isWhole, remote).catch(() => stream.reset(ERROR.INTERNAL_ERROR));
     },
     drain: () => server.closeIdleConnections(),
     close() {

@@ -5,8 +5,8 @@
 // @generated from file aetherflow/gateway/v1/edge.proto (package aetherflow.gateway.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { extDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, extDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { MethodOptions } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_descriptor } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file aetherflow/gateway/v1/edge.proto.
  */
 export const file_aetherflow_gateway_v1_edge: GenFile = /*@__PURE__*/
-  fileDesc("CiBhZXRoZXJmbG93L2dhdGV3YXkvdjEvZWRnZS5wcm90bxIVYWV0aGVyZmxvdy5nYXRld2F5LnYxIokCCgRFZGdlEhkKEXJhd19yZXF1ZXN0X2ZpZWxkGAEgASgJEhoKEnJhd19yZXNwb25zZV9maWVsZBgCIAEoCRISCgpldGFnX2ZpZWxkGAMgASgJEhoKEnByZWNvbmRpdGlvbl9maWVsZBgEIAEoCRIRCgl0dGxfZmllbGQYCiABKAkSGgoSdHRsX3Jlc3BvbnNlX2ZpZWxkGAsgASgJEhIKCndoZW5fcXVlcnkYBSABKAkSFgoOd2hlbl9xdWVyeV9oYXMYCCABKAkSEQoJZm9ybV9ib2R5GAkgASgIEhYKDmV2ZW50X2lkX2ZpZWxkGAYgASgJEhQKDHJlc3VtZV9maWVsZBgHIAEoCTpRCgRlZGdlEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMY24sDIAEoCzIbLmFldGhlcmZsb3cuZ2F0ZXdheS52MS5FZGdlUgRlZGdlYgZwcm90bzM", [file_google_protobuf_descriptor]);
+  fileDesc("CiBhZXRoZXJmbG93L2dhdGV3YXkvdjEvZWRnZS5wcm90bxIVYWV0aGVyZmxvdy5nYXRld2F5LnYxIrgCCgRFZGdlEhkKEXJhd19yZXF1ZXN0X2ZpZWxkGAEgASgJEhoKEnJhd19yZXNwb25zZV9maWVsZBgCIAEoCRISCgpldGFnX2ZpZWxkGAMgASgJEhoKEnByZWNvbmRpdGlvbl9maWVsZBgEIAEoCRIRCgl0dGxfZmllbGQYCiABKAkSGgoSdHRsX3Jlc3BvbnNlX2ZpZWxkGAsgASgJEhIKCndoZW5fcXVlcnkYBSABKAkSFgoOd2hlbl9xdWVyeV9oYXMYCCABKAkSEQoJZm9ybV9ib2R5GAkgASgIEhYKDmV2ZW50X2lkX2ZpZWxkGAYgASgJEhQKDHJlc3VtZV9maWVsZBgHIAEoCRItCgZhY2Nlc3MYDCABKA4yHS5hZXRoZXJmbG93LmdhdGV3YXkudjEuQWNjZXNzKkUKBkFjY2VzcxIWChJBQ0NFU1NfVU5TUEVDSUZJRUQQABIRCg1BQ0NFU1NfQU5ZT05FEAESEAoMQUNDRVNTX0FETUlOEAI6UQoEZWRnZRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNuLAyABKAsyGy5hZXRoZXJmbG93LmdhdGV3YXkudjEuRWRnZVIEZWRnZWIGcHJvdG8z", [file_google_protobuf_descriptor]);
 
 /**
  * Edge behaviour of one RPC.
@@ -99,6 +99,13 @@ export type Edge = Message<"aetherflow.gateway.v1.Edge"> & {
    * @generated from field: string resume_field = 7;
    */
   resumeField: string;
+
+  /**
+   * Who may call it at all.
+   *
+   * @generated from field: aetherflow.gateway.v1.Access access = 12;
+   */
+  access: Access;
 };
 
 /**
@@ -107,6 +114,38 @@ export type Edge = Message<"aetherflow.gateway.v1.Edge"> & {
  */
 export const EdgeSchema: GenMessage<Edge> = /*@__PURE__*/
   messageDesc(file_aetherflow_gateway_v1_edge, 0);
+
+/**
+ * @generated from enum aetherflow.gateway.v1.Access
+ */
+export enum Access {
+  /**
+   * Any principal: one that is authenticated, or anybody on this machine while there are no users.
+   *
+   * @generated from enum value: ACCESS_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * No credential is needed.
+   *
+   * @generated from enum value: ACCESS_ANYONE = 1;
+   */
+  ANYONE = 1,
+
+  /**
+   * Administrators.
+   *
+   * @generated from enum value: ACCESS_ADMIN = 2;
+   */
+  ADMIN = 2,
+}
+
+/**
+ * Describes the enum aetherflow.gateway.v1.Access.
+ */
+export const AccessSchema: GenEnum<Access> = /*@__PURE__*/
+  enumDesc(file_aetherflow_gateway_v1_edge, 0);
 
 /**
  * @generated from extension: aetherflow.gateway.v1.Edge edge = 50651;
