@@ -29,8 +29,10 @@ import { createMetricsCollector } from "./metrics_collector.ts";
 import { describeApi } from "./openapi.ts";
 import { createReadinessProbe } from "./readiness.ts";
 import { DEVELOPER, encodePrincipal } from "../runtime/principal.ts";
+import { isTracing } from "../runtime/tracing.ts";
 import { buildRouteTable, type Exposure } from "./routes.ts";
 import type { Caller, Stages } from "./stages.ts";
+import { createTracing } from "./tracing.ts";
 import { pause, TimeoutQueue, type Timer } from "./timer.ts";
 
 /** What the gateway offers. The RPCs, their paths and their bodies are told by proto/. */
@@ -138,7 +140,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   });
   const protectedMode = new ProtectedMode(config.allowedHosts);
   const stages: Stages = {
-    tracing: { begin: () => undefined },
+    tracing: createTracing(isTracing()),
     clients: { of: ({ hostname, port, isSecure }) => ({ ip: hostname, port, isSecure }) },
     cors: { preflight: () => undefined, apply() {} },
     rateLimits: { admit() {}, admitCaller() {}, describe() {} },
@@ -177,6 +179,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     metrics: grpcMetrics,
     limits: config.grpc,
     isSecure,
+    tracing: stages.tracing,
     // Clients with a certificate of our authority may call us by any name.
     protectedMode: config.grpc.tls.clientCaFile === "" ? protectedMode : undefined,
     clock,

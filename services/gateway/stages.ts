@@ -77,19 +77,37 @@ export interface Idempotency {
   ): Promise<Response>;
 }
 
-/** One span over a request, from its arrival to its answer. */
+/** The trace that a request belongs to: a span over it where spans are recorded, else what the client sent. */
 export interface RequestTrace {
+  /** `traceparent` of calls that belong to it. */
+  readonly traceparent: string;
+  /** For logs. */
+  readonly traceId: string | undefined;
   /** Names the span by its route. */
   routed(exchange: Exchange): void;
-  /** `traceparent` of calls that belong to it. */
-  readonly traceparent: string | undefined;
-  end(exchange: Exchange, status: number, error: unknown): void;
+  /** A span over a call to a service; undefined where nothing is recorded. */
+  call(service: string, method: string, peer: string): CallTrace | undefined;
+  /** Of an HTTP request, by its status. */
+  end(status: number, error: unknown): void;
+  /** Of a gRPC call; `error` is undefined when it succeeded. */
+  endCall(error: unknown): void;
 }
 
-/** Makes spans. */
+/** A span over one call to a service, all its tries. */
+export interface CallTrace {
+  /** `traceparent` that the service is called with. */
+  readonly traceparent: string;
+  retried(attempt: number): void;
+  /** `error` is undefined for a call that succeeded. */
+  end(error: unknown): void;
+}
+
+/** Makes spans, or passes on what clients sent. */
 export interface Tracing {
-  /** Undefined where nothing is recorded. */
+  /** Of an HTTP request. Undefined when it belongs to no trace and nothing is recorded. */
   begin(exchange: Exchange): RequestTrace | undefined;
+  /** Of a gRPC call of `path`. */
+  beginCall(path: string, traceparent: string | undefined): RequestTrace | undefined;
 }
 
 /** All stages. */

@@ -1,13 +1,13 @@
 /** The gRPC edge: one port that speaks HTTP/2 with gRPC and, as etcd's does, plain HTTP/1.1. */
 import type { Socket } from "node:net";
-import { Code } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { encodeFields } from "../../../transport/http2/hpack.ts";
 import type { RequestHead } from "../../../transport/http2/request.ts";
 import type { Http2Stream } from "../../../transport/http2/stream.ts";
 import { Bag, type Bagged } from "../../../transport/rpc/bag.ts";
 import { authorityHost, type ProtectedMode } from "../limits/protected_mode.ts";
 import { Slots } from "../limits/slots.ts";
-import type { Remote } from "../stages.ts";
+import type { Remote, Tracing } from "../stages.ts";
 import type { Timer } from "../timer.ts";
 import { type CallOwner, GrpcCall, refuseCall } from "./grpc/call.ts";
 import { type CallHead, readCallHead } from "./grpc/call_head.ts";
@@ -34,6 +34,7 @@ export interface GrpcEdgeDeps {
   readonly protectedMode: ProtectedMode | undefined;
   /** Whether the port speaks TLS. */
   readonly isSecure: boolean;
+  readonly tracing: Tracing;
   readonly clock: { now(): number };
   readonly timer: Timer;
   newRequestId(): string;
@@ -160,7 +161,8 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     const refusal = callHead.refusal ?? refuse(callHead.method!);
     if (refusal !== undefined) return refuseCall(stream, refusal.code, refusal.message);
     const method = callHead.method!;
-    const call = new GrpcCall(owner, method, stream, callHead);
+    const trace = deps.tracing.beginCall(method.path, callHead.traceparent);
+    const call = new GrpcCall(owner, method, stream, callHead, trace);
     calls.add(call);
     method.metrics.begin();
     call.begin(isWhole);
@@ -207,7 +209,14 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     if (method.streams) streamSlots.leave();
     const durationMs = clock.now() - call.startedAtMs;
     method.metrics.end(code, method.streams ? -1 : durationMs);
-    const fields = { requestId, method: method.path, code: codeName(code), durationMs };
+    call.trace?.endCall(code === 0 ? undefined : new ConnectError(message, code));
+    const fields = {
+      requestId,
+      traceId: call.trace?.traceId,
+      method: method.path,
+      code: codeName(code),
+      durationMs,
+    };
     // Not for errors that are a client's own, as at the HTTP edge.
     if (isFault(code)) deps.log.info("call", { ...fields, message });
     else deps.log.debug("call", fields);

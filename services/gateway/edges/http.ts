@@ -56,6 +56,7 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     const metrics = deps.metrics.route(labelOf(exchange, isSystem), exchange.method);
     metrics.begin();
     exchange.trace = stages.tracing.begin(exchange); // 4. trace
+    exchange.trace?.routed(exchange);
     let response: Response;
     let failure: unknown;
     try {
@@ -68,7 +69,7 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     }
     stages.cors.apply(exchange, response.headers);
     stages.rateLimits.describe(exchange, response.headers);
-    exchange.trace?.end(exchange, response.status, failure);
+    exchange.trace?.end(response.status, failure);
     finish(exchange, response, metrics);
     return response;
   };
@@ -162,7 +163,8 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
   function answerError(error: unknown, exchange: Exchange): Response {
     const mapped = fromServiceError(error, false);
     if (mapped.isFault) {
-      deps.log.error("request failed", { requestId: exchange.requestId, path: exchange.path, error: mapped });
+      const { requestId, trace, path } = exchange;
+      deps.log.error("request failed", { requestId, traceId: trace?.traceId, path, error: mapped });
     } else if (mapped.cause === undefined) deps.metrics.refused(mapped.code);
     return errorResponse(mapped, exchange.requestId, exchange.match?.route.dialect ?? "aetherflow");
   }
@@ -173,6 +175,7 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     metrics.end(status, durationMs, exchange.requestBytes, exchange.responseBytes);
     const fields = {
       requestId: exchange.requestId,
+      traceId: exchange.trace?.traceId,
       method: exchange.method,
       path: exchange.path,
       status,

@@ -25,11 +25,14 @@ export interface CallHead {
   readonly encoding: string | undefined;
   /** The client's request id, if it is well-formed. */
   readonly requestId: string | undefined;
-  /** Fields that travel on to the worker, besides the request id. */
+  /** Of the client's span. */
+  readonly traceparent: string | undefined;
+  /** Fields that travel on to the worker, besides the request id and `traceparent`. */
   readonly forwarded: readonly (readonly [name: string, value: string])[];
 }
 
 const REQUEST_ID = /^[A-Za-z0-9._~-]{1,128}$/;
+const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** Reads a head. `foreignness` says why a call to `authority` from `origin` is refused. */
 export function readCallHead(
@@ -40,6 +43,7 @@ export function readCallHead(
   if (!isGrpc(head.get("content-type"))) return NO_CALL;
   let timeout: string | undefined;
   let requestId: string | undefined;
+  let traceparent: string | undefined;
   const forwarded: [string, string][] = [];
   const { fields } = head;
   for (let i = 0; i < fields.length; i += 2) {
@@ -52,10 +56,12 @@ export function readCallHead(
       case "x-request-id":
         if (REQUEST_ID.test(value)) requestId = value;
         break;
+      case "traceparent":
+        if (TRACEPARENT.test(value)) traceparent = value;
+        break;
       // etcd's.
       case "token":
       case "authorization":
-      case "traceparent":
       case "tracestate":
         forwarded.push([name, value]);
     }
@@ -79,6 +85,7 @@ export function readCallHead(
     timeoutMs,
     encoding: head.get("grpc-encoding"),
     requestId,
+    traceparent,
     forwarded,
   };
 }
@@ -91,6 +98,7 @@ const NO_CALL: CallHead = {
   timeoutMs: undefined,
   encoding: undefined,
   requestId: undefined,
+  traceparent: undefined,
   forwarded: [],
 };
 
