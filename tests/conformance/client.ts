@@ -10,7 +10,13 @@ import {
   type MessageShape,
   toBinary,
 } from "@bufbuild/protobuf";
-import * as grpc from "@grpc/grpc-js";
+import {
+  type CallListener,
+  GRPC,
+  GrpcChannel,
+  GrpcError,
+  type GrpcStatus,
+} from "../../transport/grpc/mod.ts";
 
 /** What came of a call: its message, or the code and text of its refusal. */
 export type Outcome<T> =
@@ -63,71 +69,57 @@ export interface GrpcClient extends Disposable {
 
 /** Connects to `host:port`, cleartext, on the first call. */
 export function createGrpcClient(address: string): GrpcClient {
-  const client = new grpc.Client(address, grpc.credentials.createInsecure(), {
-    "grpc.max_receive_message_length": -1,
-    "grpc.max_send_message_length": -1,
-    "grpc.enable_retries": 0,
-    "grpc.use_local_subchannel_pool": 1,
-    "grpc.initial_reconnect_backoff_ms": 20,
-    "grpc.max_reconnect_backoff_ms": 200,
+  const channel = new GrpcChannel({
+    address,
+    maxReceiveBytes: Infinity,
+    reconnectFirstMs: 20,
+    reconnectMaxMs: 200,
+    clock: { now: () => performance.now() },
+    fraction: () => Math.random(),
   });
   return {
     address,
-    unary: (method, request, options = {}) =>
-      new Promise((resolve) => {
-        client.makeUnaryRequest(
-          pathOf(method),
-          writer(method.input),
-          reader(method.output),
-          create(method.input, request),
-          metadataOf(options),
-          { deadline: Date.now() + (options.timeoutMs ?? CALL_DEADLINE_MS) },
-          (error, message) => {
-            if (message !== undefined) resolve({ ok: true, message });
-            else resolve(refusal(error));
-          },
-        );
-      }),
+    async unary(method, request, options = {}) {
+      const bytes = toBinary(method.input, create(method.input, request));
+      try {
+        const answer = await channel.unary(pathOf(method), bytes, callOptions(options));
+        return { ok: true, message: fromBinary(method.output, answer) };
+      } catch (error) {
+        if (!(error instanceof GrpcError)) throw error;
+        return { ok: false, code: error.code, text: error.message };
+      }
+    },
     list: (method, request, options = {}) =>
       new Promise((resolve) => {
         const messages: MessageShape<typeof method.output>[] = [];
-        const call = client.makeServerStreamRequest(
-          pathOf(method),
-          writer(method.input),
-          reader(method.output),
-          create(method.input, request),
-          metadataOf(options),
-          { deadline: Date.now() + (options.timeoutMs ?? CALL_DEADLINE_MS) },
-        );
-        call.on("data", (message) => {
-          messages.push(message);
-          if (messages.length === options.limit) call.cancel();
+        const listener: CallListener = {
+          onMessage(bytes) {
+            messages.push(fromBinary(method.output, bytes));
+            if (messages.length === options.limit) call.cancel();
+          },
+          onEnd: (status) => resolve({ messages, end: ending(status) }),
+        };
+        const call = channel.start(pathOf(method), listener, {
+          ...callOptions(options),
+          request: toBinary(method.input, create(method.input, request)),
         });
-        call.on("error", () => {}); // told by the status
-        call.on("status", (status) => resolve({ messages, end: ending(status) }));
       }),
     bidi(method, options = {}) {
-      const call = client.makeBidiStreamRequest(
-        pathOf(method),
-        writer(method.input),
-        reader(method.output),
-        metadataOf(options),
-      );
-      const ended = new Promise<Outcome<undefined>>((resolve) =>
-        call.on("status", (status) => resolve(ending(status)))
-      );
+      const ended = Promise.withResolvers<Outcome<undefined>>();
+      const call = channel.start(pathOf(method), {
+        onMessage: (bytes) => streams.onMessage(fromBinary(method.output, bytes)),
+        onEnd: (status) => ended.resolve(ending(status)),
+      }, { metadata: metadataOf(options) });
       const streams: Streams<typeof method.input, typeof method.output> = {
-        send: (request) => void call.write(create(method.input, request)),
-        end: () => call.end(),
+        send: (request) => void call.send(toBinary(method.input, create(method.input, request))),
+        end: () => call.endSending(),
         cancel: () => call.cancel(),
         onMessage: () => {},
-        ended,
+        ended: ended.promise,
       };
-      call.on("data", (message) => streams.onMessage(message));
-      call.on("error", () => {}); // told by the status
       return streams;
     },
-    [Symbol.dispose]: () => client.close(),
+    [Symbol.dispose]: () => channel[Symbol.dispose](),
   };
 }
 
@@ -135,24 +127,14 @@ function pathOf(method: DescMethod): string {
   return `/${method.parent.typeName}/${method.name}`;
 }
 
-function writer<D extends DescMessage>(schema: D): (message: MessageShape<D>) => Buffer {
-  return (message) => Buffer.from(toBinary(schema, message));
+function callOptions(options: CallOptions) {
+  return { metadata: metadataOf(options), timeoutMs: options.timeoutMs ?? CALL_DEADLINE_MS };
 }
 
-function reader<D extends DescMessage>(schema: D): (bytes: Uint8Array) => MessageShape<D> {
-  return (bytes) => fromBinary(schema, bytes);
+function metadataOf({ token }: CallOptions): Record<string, string> {
+  return token === undefined ? {} : { token };
 }
 
-function metadataOf({ token }: CallOptions): grpc.Metadata {
-  const metadata = new grpc.Metadata();
-  if (token !== undefined) metadata.set("token", token);
-  return metadata;
-}
-
-function refusal(error: grpc.ServiceError | null): Outcome<never> {
-  return { ok: false, code: error?.code ?? grpc.status.UNKNOWN, text: error?.details ?? "" };
-}
-
-function ending({ code, details }: grpc.StatusObject): Outcome<undefined> {
-  return code === grpc.status.OK ? { ok: true, message: undefined } : { ok: false, code, text: details };
+function ending({ code, message }: GrpcStatus): Outcome<undefined> {
+  return code === GRPC.OK ? { ok: true, message: undefined } : { ok: false, code, text: message };
 }

@@ -860,6 +860,12 @@ export class Allowance {
     this.#left = burst;
   }
 
+  /** Forgives some. */
+  give(count: number): void {
+    this.#left = Math.min(this.burst, this.#left + count);
+  }
+
+  /** One more; false when it is too many. */
   take(nowMs: number): boolean {
     const more = (nowMs - this.#atMs) * this.perSecond / 1000;
     this.#atMs = nowMs;

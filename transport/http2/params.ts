@@ -58,3 +58,15 @@ export const REMEMBERED_RESETS = 256;
 export const MAX_WINDOW_BYTES = 2 ** 31 - 1;
 /** Window that either side has until it is told another (RFC 9113 §6.9.2). */
 export const DEFAULT_WINDOW_BYTES = 65_535;
+
+/** Streams that a client opens at once on a connection whose server names no bound: each may have a window's worth kept
+ *  here while it is paused. More wait. */
+export const MAX_OPEN_STREAMS = 10_000;
+/** Streams of a client that wait to be opened; further ones are refused. Each holds its header fields and what was written
+ *  to it, STREAM_QUEUE_BYTES and a message. */
+export const MAX_WAITING_STREAMS = 10_000;
+/** Frames that a server may have sent before it learnt of a reset, and that serve nothing then: a head, an end, a reset,
+ *  widened windows. DATA is not counted, the window of the connection bounds it. */
+export const FRAMES_AFTER_RESET = 8;
+/** Interim answers (1xx) to one request. */
+export const MAX_INTERIM_ANSWERS = 16;

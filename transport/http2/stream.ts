@@ -22,6 +22,8 @@ export interface StreamHandler {
 export class StreamList {
   #first: Http2Stream | undefined;
   #last: Http2Stream | undefined;
+  /** How many wait. */
+  length = 0;
 
   /** True when nothing waits. */
   get isEmpty(): boolean {
@@ -33,6 +35,7 @@ export class StreamList {
     if (stream.list === this) return;
     stream.list?.remove(stream);
     stream.list = this;
+    this.length++;
     stream.before = this.#last;
     if (this.#last === undefined) this.#first = stream;
     else this.#last.after = stream;
@@ -48,6 +51,7 @@ export class StreamList {
 
   /** Takes a stream out that is in. */
   remove(stream: Http2Stream): void {
+    this.length--;
     const { before, after } = stream;
     if (before === undefined) this.#first = after;
     else before.after = after;
@@ -112,13 +116,13 @@ export class Http2Stream {
     this.connection.send(this);
   }
 
-  /** Sends a whole answer: header fields, a body of one or two parts, trailer fields. */
-  answer(head: Uint8Array, first: Uint8Array, second: Uint8Array, trailers: Uint8Array): void {
+  /** Sends a whole answer: header fields, a body of one or two parts, trailer fields if there are any. */
+  answer(head: Uint8Array, first: Uint8Array, second: Uint8Array, trailers: Uint8Array | undefined): void {
     if (this.isClosed || this.isEnding) return;
     this.head = head;
     this.isEnding = true;
     this.trailers = trailers;
-    if (this.queuedBytes === 0 && this.connection.sendWhole(this, first, second)) return;
+    if (trailers !== undefined && this.queuedBytes === 0 && this.connection.sendWhole(this, first, second)) return;
     this.#queue(first);
     this.#queue(second);
     this.connection.send(this);

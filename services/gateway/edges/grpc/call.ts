@@ -4,9 +4,10 @@ import { encodeFields } from "../../../../transport/http2/hpack.ts";
 import type { Http2Stream, StreamHandler } from "../../../../transport/http2/stream.ts";
 import type { Bagged } from "../../../../transport/rpc/bag.ts";
 import type { RawCall, RawCallHandler, RawEnd } from "../../../../transport/rpc/mod.ts";
+import type { RequestTrace } from "../../stages.ts";
 import type { CallHead } from "./call_head.ts";
 import { encodeStatusMessage } from "./headers.ts";
-import { MessageReader, prefixOf } from "./message_reader.ts";
+import { MessageReader, prefixOf } from "../../../../transport/grpc/message_reader.ts";
 import type { GrpcMethod } from "./method.ts";
 
 /** What calls need of their edge. */
@@ -33,6 +34,7 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
   readonly method: GrpcMethod;
   readonly startedAtMs: number;
   readonly requestId: string;
+  readonly trace: RequestTrace | undefined;
   readonly #owner: CallOwner;
   readonly #stream: Http2Stream;
   readonly #head: CallHead;
@@ -47,8 +49,15 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
   #headSent = false;
   #ended = false;
 
-  constructor(owner: CallOwner, method: GrpcMethod, stream: Http2Stream, head: CallHead) {
+  constructor(
+    owner: CallOwner,
+    method: GrpcMethod,
+    stream: Http2Stream,
+    head: CallHead,
+    trace: RequestTrace | undefined,
+  ) {
     this.method = method;
+    this.trace = trace;
     this.#owner = owner;
     this.#stream = stream;
     this.#head = head;
@@ -71,9 +80,11 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
     if (lateRefusal !== undefined) return this.end(lateRefusal.code, lateRefusal.message);
     const message = this.#message;
     this.#message = undefined;
+    const headers: Fields = [["x-request-id", this.requestId], ...forwarded as Fields];
+    if (this.trace !== undefined) headers.push(["traceparent", this.trace.traceparent]);
     this.#call = this.method.start(this, {
       timeoutMs,
-      headers: [["x-request-id", this.requestId], ...forwarded] as Fields,
+      headers,
       message,
       isWhole: message !== undefined,
     });
