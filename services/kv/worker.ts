@@ -4,6 +4,7 @@ import { RedisService } from "$proto/aetherflow/kv/v1/redis_pb.ts";
 import { openTemporaryFiles } from "../../storage/temporary/mod.ts";
 import { randomFraction } from "../runtime/random.ts";
 import { runWorker, type WorkerContext, type WorkerModule } from "../runtime/run_worker.ts";
+import { isTracing } from "../runtime/tracing.ts";
 import { VERSION } from "../runtime/version.ts";
 import type { KvConfig, KvWorkerConfig } from "./config.ts";
 import { startCompactionTimer } from "./maintenance/compaction_timer.ts";
@@ -15,6 +16,7 @@ import { createRedisModule, type RedisDeps } from "./resp/mod.ts";
 import { createEntryHandlers } from "./rpc_entries.ts";
 import { serveAll } from "./served.ts";
 import { openLogStore } from "./stores/log.ts";
+import { tracedStore } from "./stores/traced.ts";
 import { openSqliteEngine, SQLITE_FILE } from "./stores/sqlite/engine.ts";
 
 runWorker({
@@ -29,7 +31,7 @@ runWorker({
     const spool = await openTemporaryFiles(`${directory}/spool`);
     const { service, store, alarms, leases, auth, backend, handlers, close } = await createKvModule({
       openBackupFile: () => spool.create(),
-      openEngine: chooseEngine(context, directory),
+      openEngine: traced(chooseEngine(context, directory), config.engine),
       config,
       random: context.random,
       log: context.log,
@@ -106,6 +108,15 @@ function chooseEngine({ config, clock }: WorkerContext, directory: string): Open
     await Deno.mkdir(directory, { recursive: true });
     const path = `${directory}/${SQLITE_FILE}`;
     return openSqliteEngine({ path, durability, intervalMs, clock, ...sqlite }, seeds);
+  };
+}
+
+/** The engine with spans over its writes, where spans go somewhere. */
+function traced(open: OpenEngine, name: string): OpenEngine {
+  if (!isTracing()) return open;
+  return async (seeds) => {
+    const engine = await open(seeds);
+    return { ...engine, store: tracedStore(engine.store, name) };
   };
 }
 
