@@ -36,7 +36,8 @@ const MAX_DEPTH = 6;
 /** Longest logged text in characters, per field: a log is no place for bodies. */
 const MAX_TEXT_LENGTH = 8_192;
 
-/** Creates a logger named `name` (the worker, or `host`) that writes whole lines with `write`, by default to stderr. */
+/** Creates a logger named `name` (the worker, or `host`) that writes whole lines with `write`, by default to stderr. A new
+ *  `settings.level` counts from the next line on. */
 export function createLogger(
   name: string,
   settings: LogSettings,
@@ -45,14 +46,13 @@ export function createLogger(
   const write = deps.write ?? writeStderr;
   const clock = deps.clock ?? systemClock;
   const format = formatter(settings.format);
-  const least = LOG_LEVELS.indexOf(settings.level);
   const emit = (
     level: "debug" | "info" | "warn" | "error",
     message: string,
     inherited: Record<string, unknown>,
     fields: Record<string, unknown> | undefined,
   ) => {
-    if (LOG_LEVELS.indexOf(level) < least) return;
+    if (LOG_LEVELS.indexOf(level) < LOG_LEVELS.indexOf(settings.level)) return;
     const properties = redact({ ...inherited, ...fields }) as Record<string, unknown>;
     write(format({
       category: [name],

@@ -8,6 +8,10 @@ import type { Peer, Peers } from "./worker_context.ts";
  *  a few; a peer that needs longer hangs, and its caller has better things to do. */
 export const CONNECT_TIMEOUT_MS = 1_000;
 
+/** How long calls under way at a peer that left the address book while it was up may still take, in milliseconds: the
+ *  drain of its host, by default. */
+export const LEAVE_MS = 10_000;
+
 /** Close code of channels to a peer that is gone. The peer never sees it: it is gone. */
 const PEER_GONE = 0;
 
@@ -20,8 +24,8 @@ export interface PeersDeps {
 
 /** Peers, and how the host's news reach them. */
 export interface PeerTable extends Peers {
-  /** Takes entries of the address book: new ones and changed ones. */
-  update(peers: readonly Peer[]): void;
+  /** Takes entries of the address book: new ones and changed ones, and names of those that exist no more. */
+  update(peers: readonly Peer[], removed?: readonly string[]): void;
   /** Closes all channels; later calls fail with `unavailable`. */
   close(): void;
 }
@@ -36,8 +40,10 @@ interface Entry {
 
 /** Creates the table. */
 export function createPeers(deps: PeersDeps): PeerTable {
-  // Bounded by the plan: one entry a worker.
+  // Bounded by the host: one entry a worker of its plan, and of other hosts as many as it takes in.
   const entries = new Map<string, Entry>();
+  /** Channels to peers that left, and what ends them. As many as leave within LEAVE_MS. */
+  const leaving = new Map<Channel, ReturnType<typeof setTimeout>>();
   let closed = false;
 
   const channel = (name: string): Channel | Promise<Channel> => {
@@ -74,6 +80,17 @@ export function createPeers(deps: PeersDeps): PeerTable {
     entry.opening = undefined;
   };
 
+  const leave = (channel: Channel) => {
+    const end = () => {
+      clearTimeout(timer);
+      leaving.delete(channel);
+      channel.close(PEER_GONE, "the peer has left");
+    };
+    const timer = setTimeout(end, LEAVE_MS);
+    leaving.set(channel, timer);
+    void channel.closed.then(end);
+  };
+
   return {
     names: () => [...entries.keys()],
     state: (name) => entries.get(name)?.peer.state ?? "unknown",
@@ -82,7 +99,16 @@ export function createPeers(deps: PeersDeps): PeerTable {
       if (entry === undefined) return deps.createTransport({ channel: () => channel(name) });
       return entry.transport ??= deps.createTransport({ channel: () => channel(name) });
     },
-    update(peers) {
+    update(peers, removed = []) {
+      for (const name of removed) {
+        const entry = entries.get(name);
+        if (entry === undefined) continue;
+        entries.delete(name);
+        if (entry.peer.state === "up" && entry.channel !== undefined) leave(entry.channel);
+        // A handshake under way ends as with a peer that went down.
+        entry.peer = { ...entry.peer, state: "down" };
+        entry.channel = undefined;
+      }
       for (const peer of peers) {
         const entry = entries.get(peer.name);
         if (entry === undefined) {
@@ -98,6 +124,11 @@ export function createPeers(deps: PeersDeps): PeerTable {
     close() {
       closed = true;
       for (const entry of entries.values()) drop(entry, "this worker is stopping");
+      for (const [channel, timer] of leaving) {
+        clearTimeout(timer);
+        channel.close(PEER_GONE, "this worker is stopping");
+      }
+      leaving.clear();
     },
   };
 }

@@ -24,11 +24,14 @@ function table() {
   });
   const channel = (name: string) => sources[(peers.transport(name) as unknown as { id: number }).id]!();
   const open = (index: number): Channel => {
+    const closed = Promise.withResolvers<void>();
     const made = {
       isOpen: true,
       port: connects[index]!.port,
+      closed: closed.promise,
       close() {
         this.isOpen = false;
+        closed.resolve();
       },
     };
     channels.push(made);
@@ -124,4 +127,29 @@ Deno.test("Peers.close() closes every channel and refuses later calls", async ()
   peers.close();
   assertEquals(channels[0]!.isOpen, false);
   assertThrows(() => channel("kv"), ConnectError, "this worker is stopping");
+});
+
+Deno.test("Peers lets calls finish at a peer that left in peace, and takes no new ones", async () => {
+  const { peers, channels, channel, open } = table();
+  peers.update([kv("up", 1)]);
+  const waiting = channel("kv");
+  open(0);
+  await waiting;
+  peers.update([], ["kv", "nobody"]);
+  assertEquals([peers.names(), peers.state("kv"), channels[0]!.isOpen], [[], "unknown", true]);
+  assertThrows(() => channel("kv"), ConnectError, "[unavailable] kv is not in the address book");
+  peers.close();
+  assertEquals(channels[0]!.isOpen, false);
+});
+
+Deno.test("Peers closes the channel to a peer that was down before it left", async () => {
+  const { peers, channels, channel, open } = table();
+  peers.update([kv("up", 1)]);
+  const waiting = channel("kv");
+  open(0);
+  await waiting;
+  peers.update([kv("down", 1)]);
+  peers.update([], ["kv"]);
+  assertEquals(channels[0]!.isOpen, false);
+  peers.close();
 });

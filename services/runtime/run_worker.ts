@@ -10,11 +10,19 @@ import { createMetrics } from "./metrics.ts";
 import { createPeers, type PeerTable } from "./peers.ts";
 import { registerQuantumMetrics } from "./quantum_metrics.ts";
 import { systemRandom } from "./random.ts";
-import type { HostMessage, WorkerDefinition, WorkerMessage } from "./worker_context.ts";
+import { isTracing, tracedServices, traceIdOf, TRACEPARENT } from "./tracing.ts";
+import type { HostMessage, WorkerDefinition, WorkerMessage, WorkerModule } from "./worker_context.ts";
 
 export type { Peers, RpcServices, WorkerContext, WorkerDefinition, WorkerModule } from "./worker_context.ts";
 
 type BootMessage = Extract<HostMessage, { type: "boot" }>;
+type ConfigMessage = Extract<HostMessage, { type: "config" }>;
+
+/** What later messages of the host go to. */
+interface Booted {
+  readonly peers: PeerTable;
+  configure(message: ConfigMessage): void;
+}
 
 /** What a worker's global scope offers, of which the compiler knows nothing in this configuration. */
 interface WorkerScope {
@@ -28,24 +36,32 @@ const scope = globalThis as unknown as WorkerScope;
 /** Makes this thread the worker of `definition`; the last call of a worker's entry module, before any `await` of its
  *  own, because the host's first message must find a listener. */
 export function runWorker(definition: WorkerDefinition): void {
-  let peers: PeerTable | undefined;
+  let booted: Booted | undefined;
   scope.onmessage = ({ data }) => {
-    if (data.type === "peers") return peers?.update(data.peers);
-    if (peers !== undefined) return;
-    boot(definition, data, (table) => peers = table).catch(reportFailure);
+    if (data.type === "peers") return booted?.peers.update(data.peers, data.removed);
+    if (data.type === "config") return booted?.configure(data);
+    if (booted !== undefined) return;
+    boot(definition, data, (parts) => booted = parts).catch(reportFailure);
   };
 }
 
 async function boot(
   definition: WorkerDefinition,
   message: BootMessage,
-  onPeers: (peers: PeerTable) => void,
+  onBooted: (parts: Booted) => void,
 ): Promise<void> {
-  const log = createLogger(message.name, message.log);
+  // The logger reads it with each line, so that a new level is a changed field.
+  const logSettings = { ...message.log };
+  const log = createLogger(message.name, logSettings);
   const metrics = createMetrics(message.name);
   const rpc = createRpcServer({
     onError: (method, error, header) =>
-      log.error("call failed", { method, error, requestId: header.get("x-request-id") ?? undefined }),
+      log.error("call failed", {
+        method,
+        error,
+        requestId: header.get("x-request-id") ?? undefined,
+        traceId: traceIdOf(header.get(TRACEPARENT)),
+      }),
   });
   const node = openQuantumNode({
     listen: message.listen,
@@ -60,7 +76,19 @@ async function boot(
     log,
   });
   peers.update(message.peers);
-  onPeers(peers);
+  const { promise: started, resolve: onStarted } = Promise.withResolvers<WorkerModule>();
+  // One after the other, in the order they came; the first ones wait for the start.
+  let configured = Promise.resolve();
+  onBooted({
+    peers,
+    configure(news) {
+      configured = configured.then(async () => {
+        const problem = await reconfigure(await started, news);
+        if (problem === undefined) logSettings.level = news.log.level;
+        scope.postMessage({ type: "configured", problem });
+      });
+    },
+  });
 
   const module = await definition.start({
     name: message.name,
@@ -71,7 +99,7 @@ async function boot(
     random: systemRandom,
     log,
     metrics,
-    rpc,
+    rpc: isTracing() ? tracedServices(rpc, message.name) : rpc,
     peers,
     fail(error) {
       reportFailure(error);
@@ -87,7 +115,20 @@ async function boot(
       return {};
     },
   });
+  onStarted(module);
   scope.postMessage({ type: "ready", addresses: module.addresses ?? {} });
+}
+
+/** Hands a new configuration to the module. Resolves to what is wrong with it. */
+async function reconfigure(module: WorkerModule, { config }: ConfigMessage): Promise<string | undefined> {
+  if (config === undefined) return undefined;
+  if (module.reconfigure === undefined) return "the worker takes no new configuration while it runs";
+  try {
+    await module.reconfigure(config);
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
 }
 
 function reportFailure(error: unknown): void {

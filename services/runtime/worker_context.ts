@@ -41,6 +41,9 @@ export interface WorkerModule {
   readonly addresses?: Record<string, string>;
   /** Whether the worker serves; absent means yes whenever its event loop turns. `detail` says why not. */
   health?(): { ok: boolean; detail: string };
+  /** Takes a new configuration, of which only keys differ that may change while the worker runs, as a whole or not at
+   *  all. Requests under way go on. Rejecting or throwing leaves everything as it was; the message says why. */
+  reconfigure?(config: unknown): void | Promise<void>;
   /** Takes no new work, finishes what is under way within `deadlineMs`, releases what `start` opened. */
   drain(deadlineMs: number): Promise<void>;
 }
@@ -79,7 +82,12 @@ export type FailureCode =
 
 /** An address book entry. */
 export interface Peer {
+  /** `kv`, `gateway-2`; of a worker on another host `session@10.0.0.2:7402`. */
   readonly name: string;
+  /** The service that it runs; several entries may run one. Absent for the host itself. */
+  readonly service?: string;
+  /** Whether it runs under another host, which answers for its figures and its health. */
+  readonly isRemote?: boolean;
   /** Where the peer's Quantum node listens. */
   readonly address: { readonly hostname: string; readonly port: number };
   readonly state: "up" | "down";
@@ -101,9 +109,23 @@ export type HostMessage =
     readonly dataDirectory: string | undefined;
     readonly log: import("./log.ts").LogSettings;
   }
-  | { readonly type: "peers"; readonly peers: readonly Peer[] };
+  | {
+    readonly type: "peers";
+    /** New and changed entries. */
+    readonly peers: readonly Peer[];
+    /** Names of entries that exist no more. */
+    readonly removed?: readonly string[];
+  }
+  | {
+    readonly type: "config";
+    /** The worker's part of the new configuration, if it changed; what differs may be changed while it runs. */
+    readonly config?: unknown;
+    readonly log: import("./log.ts").LogSettings;
+  };
 
 /** Worker to host. */
 export type WorkerMessage =
   | { readonly type: "ready"; readonly addresses: Record<string, string> }
-  | { readonly type: "failed"; readonly code: FailureCode; readonly message: string };
+  | { readonly type: "failed"; readonly code: FailureCode; readonly message: string }
+  /** The answer to `config`. */
+  | { readonly type: "configured"; readonly problem: string | undefined };
