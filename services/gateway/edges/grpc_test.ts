@@ -28,7 +28,7 @@ import { systemTimer } from "../timer.ts";
 import { createGrpcEdge, type GrpcEdge } from "./grpc.ts";
 import { createHealth } from "./grpc/health.ts";
 import { listenTcp } from "./grpc/listener.ts";
-import { prefixOf } from "./grpc/message_reader.ts";
+import { prefixOf } from "../../../transport/grpc/message_reader.ts";
 import { createGrpcMethods } from "./grpc/method.ts";
 import { createGrpcMetrics } from "./grpc/metrics.ts";
 import { createPlainHttp } from "./grpc/plain_http.ts";
