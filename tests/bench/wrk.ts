@@ -1,0 +1,66 @@
+/** Load by wrk, which speaks HTTP/1.1 over connections that it keeps. */
+
+const CONNECTIONS = 64;
+const SECONDS = 5;
+const RUNS = 3;
+
+/** What wrk sends. */
+export interface WrkRequest {
+  /** Default: GET. */
+  readonly method?: string;
+  readonly body?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** What wrk saw. */
+export interface WrkRun {
+  readonly perSecond: number;
+  readonly p99Ms: number;
+}
+
+/** Three runs of five seconds over 64 connections, after a warm-up. Needs wrk on PATH. @throws {Error} when an answer was no 2xx. */
+export async function wrkRuns(url: string, request: WrkRequest = {}): Promise<WrkRun[]> {
+  await wrk(url, request, 1);
+  const measured: WrkRun[] = [];
+  for (let run = 0; run < RUNS; run++) measured.push(await wrk(url, request, SECONDS));
+  return measured;
+}
+
+async function wrk(url: string, request: WrkRequest, seconds: number): Promise<WrkRun> {
+  const script = await Deno.makeTempFile({ suffix: ".lua" });
+  try {
+    await Deno.writeTextFile(script, scriptOf(request));
+    const args = ["-t1", `-c${CONNECTIONS}`, `-d${seconds}s`, "--latency", "-s", script, url];
+    const { code, stdout, stderr } = await new Deno.Command("wrk", { args }).output().catch((error) => {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      throw new Error("wrk is not installed; Debian's package is wrk", { cause: error });
+    });
+    const text = new TextDecoder().decode(stdout);
+    if (code !== 0) throw new Error(`wrk failed: ${new TextDecoder().decode(stderr)}`);
+    if (/Non-2xx/.test(text)) throw new Error(`wrk saw errors:\n${text}`);
+    return { perSecond: number(text, /Requests\/sec:\s*([\d.]+)/), p99Ms: latencyMs(text) };
+  } finally {
+    await Deno.remove(script);
+  }
+}
+
+function number(text: string, pattern: RegExp): number {
+  const found = text.match(pattern)?.[1];
+  if (found === undefined) throw new Error(`wrk printed no ${pattern}:\n${text}`);
+  return Number(found);
+}
+
+function latencyMs(text: string): number {
+  const unit = text.match(/99%\s+[\d.]+(us|ms|s)/)?.[1];
+  const value = number(text, /99%\s+([\d.]+)/);
+  return unit === "us" ? value / 1000 : unit === "s" ? value * 1000 : value;
+}
+
+function scriptOf({ method = "GET", body, headers = {} }: WrkRequest): string {
+  const lines = [`wrk.method = "${method}"`];
+  if (body !== undefined) lines.push(`wrk.body = ${JSON.stringify(body)}`);
+  for (const [name, value] of Object.entries(headers)) {
+    lines.push(`wrk.headers[${JSON.stringify(name)}] = ${JSON.stringify(value)}`);
+  }
+  return lines.join("\n") + "\n";
+}
