@@ -46,8 +46,21 @@ export function createPeers(deps: PeersDeps): PeerTable {
   const leaving = new Map<Channel, ReturnType<typeof setTimeout>>();
   let closed = false;
 
+  /** Instances by service, until an entry changes. */
+  const instances = new Map<string, readonly Peer[]>();
+
+  const instancesOf = (service: string): readonly Peer[] => {
+    let found = instances.get(service);
+    if (found === undefined) {
+      found = [...entries.values()].map(({ peer }) => peer).filter((peer) => serviceOf(peer) === service);
+      instances.set(service, found);
+    }
+    return found;
+  };
+
   const channel = (name: string): Channel | Promise<Channel> => {
-    const entry = entries.get(name);
+    const entry = entries.get(name) ??
+      entries.get(instancesOf(name).find(({ state }) => state === "up")?.name ?? "");
     if (entry === undefined) throw unavailable(`${name} is not in the address book`);
     if (entry.channel?.isOpen) return entry.channel;
     if (closed) throw unavailable(`${name} cannot be called: this worker is stopping`);
@@ -94,12 +107,18 @@ export function createPeers(deps: PeersDeps): PeerTable {
   return {
     names: () => [...entries.keys()],
     state: (name) => entries.get(name)?.peer.state ?? "unknown",
+    instances: instancesOf,
+    channelStats(name) {
+      const open = entries.get(name)?.channel;
+      return open?.isOpen ? open.stats() : undefined;
+    },
     transport(name) {
       const entry = entries.get(name);
       if (entry === undefined) return deps.createTransport({ channel: () => channel(name) });
       return entry.transport ??= deps.createTransport({ channel: () => channel(name) });
     },
     update(peers, removed = []) {
+      instances.clear();
       for (const name of removed) {
         const entry = entries.get(name);
         if (entry === undefined) continue;
@@ -131,6 +150,11 @@ export function createPeers(deps: PeersDeps): PeerTable {
       leaving.clear();
     },
   };
+}
+
+/** The service that a peer runs; one that names none is the only one of its name. */
+function serviceOf(peer: Peer): string {
+  return peer.service ?? peer.name;
 }
 
 function unavailable(message: string, cause?: unknown): ConnectError {

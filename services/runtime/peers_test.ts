@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { ConnectError, type Transport } from "@connectrpc/connect";
 import type { Channel } from "../../transport/channels/channel.ts";
 import { silentLogger } from "./log.ts";
@@ -152,4 +152,34 @@ Deno.test("Peers closes the channel to a peer that was down before it left", asy
   peers.update([], ["kv"]);
   assertEquals(channels[0]!.isOpen, false);
   peers.close();
+});
+
+Deno.test("Peers.instances() lists a service's peers, and is the same array until the book changes", () => {
+  const { peers } = table();
+  const far: Peer = { ...kv("up", 1), name: "kv@10.0.0.2:7402", service: "kv" };
+  peers.update([kv("up", 1), far]);
+  const before = peers.instances("kv");
+  assertEquals(before.map(({ name }) => name), ["kv", "kv@10.0.0.2:7402"]);
+  assertStrictEquals(peers.instances("kv"), before);
+  peers.update([kv("down", 1)]);
+  assertEquals(peers.instances("kv").map(({ state }) => state), ["down", "up"]);
+  peers.update([], ["kv"]);
+  assertEquals(peers.instances("kv").map(({ name }) => name), ["kv@10.0.0.2:7402"]);
+  assertEquals(peers.instances("nobody"), []);
+});
+
+Deno.test("Peers.transport() of a service reaches an instance that is up when no peer has its name", async () => {
+  const { peers, connects, channel, open } = table();
+  const far = (port: number, state: "up" | "down"): Peer => ({
+    ...kv(state, 1),
+    name: `kv@10.0.0.2:${port}`,
+    service: "kv",
+    address: { hostname: "10.0.0.2", port },
+  });
+  peers.update([far(1, "down"), far(2, "up")]);
+  const waiting = channel("kv");
+  assertEquals(connects.map(({ port }) => port), [2]);
+  open(0);
+  await waiting;
+  assertEquals(peers.channelStats("kv@10.0.0.2:1"), undefined);
 });

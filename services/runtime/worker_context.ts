@@ -1,6 +1,7 @@
 import type { DescService } from "@bufbuild/protobuf";
 import type { ServiceImpl, Transport } from "@connectrpc/connect";
 import type { Registry } from "prom-client";
+import type { ChannelStats } from "../../transport/channels/channel.ts";
 import type { Clock } from "./clock.ts";
 import type { Logger } from "./log.ts";
 import type { Random } from "./random.ts";
@@ -61,8 +62,14 @@ export interface Peers {
   /** What the host says of a peer; `unknown` when the address book has no such name. */
   state(name: string): "up" | "down" | "unknown";
   /** A transport for generated clients: one pooled channel, opened by the first call and again after a loss. A call to a
-   *  peer that is down or cannot be reached fails at once with `unavailable` and names the peer. */
+   *  peer that is down or cannot be reached fails at once with `unavailable` and names the peer. A service's name is as
+   *  good while the book has no peer of that name: the first of its instances that is up is called then. */
   transport(name: string): Transport;
+  /** The peers that run a service, in the order of the address book. The same array until an entry of the book changes,
+   *  so that a caller sees at one glance whether it must look again. */
+  instances(service: string): readonly Peer[];
+  /** Figures of the open channel to a peer; undefined when there is none. */
+  channelStats(name: string): ChannelStats | undefined;
 }
 
 /** Why a worker could not start or go on; the host maps it to an exit code. */

@@ -62,12 +62,16 @@ export interface ChannelClose {
 
 /** Figures of one channel; counters count from its start. */
 export interface ChannelStats {
+  /** Smoothed round trip, and the shortest seen. */
   readonly rttMs: number;
+  readonly minRttMs: number;
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly packetsSent: number;
   readonly packetsReceived: number;
   readonly packetsLost: number;
+  /** Packets whose content was sent again, lost or only late. */
+  readonly packetsResent: number;
   readonly congestionWindowBytes: number;
   readonly bytesInFlight: number;
   readonly datagramBytesMax: number;

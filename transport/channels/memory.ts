@@ -106,11 +106,13 @@ class MemoryChannel implements Channel {
   stats(): ChannelStats {
     return {
       rttMs: 0,
+      minRttMs: 0,
       bytesSent: this.bytesSent,
       bytesReceived: this.other.bytesSent,
       packetsSent: this.chunksSent,
       packetsReceived: this.other.chunksSent,
       packetsLost: 0,
+      packetsResent: 0,
       congestionWindowBytes: this.limits.channelWindowBytes,
       bytesInFlight: this.limits.channelWindowBytes - this.windowBytes,
       datagramBytesMax: this.limits.maxChunkBytes,

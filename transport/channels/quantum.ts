@@ -243,11 +243,13 @@ class Node implements QuantumNode {
 
 const NO_STATS: ConnectionStats = {
   rttMs: 0,
+  minRttMs: 0,
   bytesSent: 0,
   bytesReceived: 0,
   packetsSent: 0,
   packetsReceived: 0,
   packetsLost: 0,
+  packetsResent: 0,
   congestionWindowBytes: 0,
   bytesInFlight: 0,
   datagramBytesMax: 0,

@@ -71,13 +71,16 @@ export type QuantumEvent =
 
 /** Figures of one connection; counters count from its start. */
 export interface ConnectionStats {
-  /** Smoothed round trip. */
+  /** Smoothed round trip, and the shortest seen. */
   readonly rttMs: number;
+  readonly minRttMs: number;
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly packetsSent: number;
   readonly packetsReceived: number;
   readonly packetsLost: number;
+  /** Packets whose content was sent again: the lost ones, and those that a probe repeated. */
+  readonly packetsResent: number;
   readonly congestionWindowBytes: number;
   readonly bytesInFlight: number;
   /** Datagram size in use, as far as path probing has come. */

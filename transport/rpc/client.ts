@@ -98,6 +98,15 @@ export function callUnary<I extends DescMessage, O extends DescMessage>(
 
 const NO_OPTIONS: CallUnaryOptions = {};
 
+/** Errors of calls that never had a stream. */
+const neverSent = new WeakSet<object>();
+
+/** Whether a call that failed with `error` surely left nothing at its peer: not a byte of it was sent. Such a call may be
+ *  made again whatever it does. False of all else, errors of other transports among it. */
+export function wasNeverSent(error: unknown): boolean {
+  return typeof error === "object" && error !== null && neverSent.has(error);
+}
+
 /** The transport itself, for the kinds of calls in this folder. */
 export class ChannelTransportImpl implements ChannelTransport {
   readonly options: ChannelTransportOptions;
@@ -328,6 +337,7 @@ export abstract class ClientCall implements StreamHandler, Timed {
 
   fail(error: ConnectError): void {
     if (this.ended) return;
+    if (this.stream === undefined) neverSent.add(error);
     this.#close();
     this.#giveUp(STREAM_CODE.CANCEL);
     this.onFail(error);

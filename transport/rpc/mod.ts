@@ -1,7 +1,7 @@
 /** RPC on a channel: SPEC.md has the bytes, README.md in the folder above the guarantees. */
 export { createRpcServer } from "./server.ts";
 export type { RpcObserver, RpcServer, RpcServerOptions, RpcServerStats } from "./server.ts";
-export { callUnary, createChannelTransport } from "./client.ts";
+export { callUnary, createChannelTransport, wasNeverSent } from "./client.ts";
 export type {
   CallUnaryOptions,
   ChannelTransport,

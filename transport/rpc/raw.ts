@@ -14,6 +14,8 @@ export interface RawEnd {
   readonly message: string;
   /** Metadata that the server sent behind its answers; undefined when there is none. */
   readonly trailers: Headers | undefined;
+  /** Set when the call surely left nothing at its peer, since not a byte of it was sent. */
+  readonly wasNeverSent?: boolean;
 }
 
 /** Told of what happens to one call. Runs on the turn the bytes arrived on; must not throw. */
@@ -172,7 +174,12 @@ class ClientRawCall extends ClientCall implements RawCall {
     this.#frames.clear();
     this.#credit();
     if (this.#cancelled) return;
-    this.#handler.onEnd({ code: error.code, message: error.rawMessage, trailers: undefined });
+    this.#handler.onEnd({
+      code: error.code,
+      message: error.rawMessage,
+      trailers: undefined,
+      wasNeverSent: this.stream === undefined,
+    });
   }
 
   #serve(): void {

@@ -1,7 +1,7 @@
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { createMemoryChannelPair, type MemoryChannelOptions } from "../channels/memory.ts";
-import { createChannelTransport, createRpcServer } from "./mod.ts";
+import { createChannelTransport, createRpcServer, wasNeverSent } from "./mod.ts";
 import { TestService } from "../testing/test_service.ts";
 import { rpcSuite } from "../testing/rpc_suite.ts";
 
@@ -98,3 +98,21 @@ function both<T>(call: Promise<T>, _: unknown): Promise<T> {
 async function first(messages: AsyncIterable<unknown>): Promise<void> {
   for await (const _ of messages) await new Promise((resolve) => setTimeout(resolve));
 }
+
+Deno.test("wasNeverSent() is true of calls that found no channel, and of no call that was written", async () => {
+  const [client, server] = createMemoryChannelPair();
+  createRpcServer().service(TestService, {
+    unary: () => {
+      throw new ConnectError("busy", Code.Unavailable);
+    },
+  }).accept(server);
+  const error = await assertRejects(() =>
+    createClient(TestService, createChannelTransport({ channel: () => client })).unary({})
+  );
+  assertEquals(wasNeverSent(error), false);
+  client.close(0, "end of test");
+  const unsent = await assertRejects(() =>
+    createClient(TestService, createChannelTransport({ channel: () => client })).unary({})
+  );
+  assertEquals([(unsent as ConnectError).code, wasNeverSent(unsent)], [Code.Unavailable, true]);
+});

@@ -195,6 +195,7 @@ export class Connection {
   #statPacketsSent = 0;
   #statPacketsReceived = 0;
   #statPacketsLost = 0;
+  #statPacketsResent = 0;
 
   constructor(owner: ConnectionOwner, setup: ConnectionSetup, now: number) {
     const options = owner.options;
@@ -350,11 +351,13 @@ export class Connection {
   stats(): ConnectionStats {
     return {
       rttMs: this.#rtt.smoothed,
+      minRttMs: this.#rtt.min,
       bytesSent: this.#statBytesSent,
       bytesReceived: this.#statBytesReceived,
       packetsSent: this.#statPacketsSent,
       packetsReceived: this.#statPacketsReceived,
       packetsLost: this.#statPacketsLost,
+      packetsResent: this.#statPacketsResent,
       congestionWindowBytes: Math.floor(this.#congestion.windowBytes),
       bytesInFlight: this.#bytesInFlight,
       datagramBytesMax: this.#mtu.current,
@@ -852,6 +855,7 @@ export class Connection {
 
   /** Puts what a packet carried back into the queues. SPEC §6.3. */
   #requeue(packet: SentPacket): void {
+    this.#statPacketsResent++;
     for (let i = 0; i < packet.frameCount; i++) {
       const kind = packet.kinds[i]!;
       const stream = packet.streams[i];
