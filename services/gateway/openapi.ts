@@ -17,6 +17,7 @@ export function describeApi(routes: readonly Route[], version: string): JsonObje
   const paths: Record<string, Record<string, JsonValue>> = {};
   const ids = new Map<string, number>();
   for (const route of routes) {
+    if (route.protocol === "rpc") continue;
     const path = route.template.replaceAll(/\{([^=}]+)(?:=[^}]*)?\}/g, "{$1}");
     const operations = paths[path] ??= {};
     const method = route.httpMethod.toLowerCase();

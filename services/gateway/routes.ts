@@ -19,6 +19,8 @@ export interface Exposure {
 
 /** One way to call one RPC over HTTP. */
 export interface Route {
+  /** `rest`: by `google.api.http`; `rpc`: by the RPC's own name, for the Connect protocol and gRPC-Web. */
+  readonly protocol: "rest" | "rpc";
   readonly httpMethod: string;
   /** Path template as in the .proto; label of metrics together with the method. */
   readonly template: string;
@@ -38,6 +40,9 @@ export interface Route {
   /** The fields the path's variables set, in order of appearance. */
   readonly pathFields: readonly FieldPath[];
   readonly queryFields: QueryFields;
+  /** The field mask that says what of the body's field is meant; filled from the fields that the body has when the
+   *  query gives none. */
+  readonly updateMask: FieldPath | undefined;
   /** `none`: no body; `raw`: the body is a bytes field; `json`: the whole message; `field`: one field as JSON. */
   readonly body: { readonly kind: "none" } | { readonly kind: "json" } | {
     readonly kind: "raw" | "field";
@@ -97,7 +102,8 @@ export function buildRouteTable(exposures: readonly Exposure[]): RouteTable {
   const routes = drafts.map((draft): Route => ({ ...draft, switches: switchesOf(draft, drafts) }));
   refuseDuplicates(routes);
 
-  // Conditional routes first, then longer literal prefixes, so that the most specific one is met first.
+  // Conditional routes first, then longer literal prefixes and more literal text, so that the most specific one is met
+  // first: `/users/{name}:revoke` before `/users/{name}`.
   const byMethod = new Map<string, Entry[]>();
   const literal = new Map<string, Route[]>();
   for (const route of routes) {
@@ -112,7 +118,8 @@ export function buildRouteTable(exposures: readonly Exposure[]): RouteTable {
   }
   for (const entries of byMethod.values()) {
     entries.sort((a, b) =>
-      conditionalFirst(a.route, b.route) || b.literalPrefix.length - a.literalPrefix.length
+      conditionalFirst(a.route, b.route) || b.literalPrefix.length - a.literalPrefix.length ||
+      literalLength(b.route.template) - literalLength(a.route.template)
     );
   }
 
@@ -164,6 +171,10 @@ function isConditional(route: Route): boolean {
   return route.whenQuery !== "" || route.whenQueryHas !== "";
 }
 
+function literalLength(template: string): number {
+  return template.replaceAll(VARIABLE, "").length;
+}
+
 /** Whether the query chooses the route, or the route does not ask. */
 function isChosen({ whenQuery, whenQueryHas }: Route, query: string): boolean {
   return (whenQuery === "" || queryIsTrue(query, whenQuery)) &&
@@ -186,13 +197,58 @@ function queryHas(query: string, name: string): boolean {
 type RouteDraft = Omit<Route, "switches">;
 
 function routesOf(exposure: Exposure, rpc: DescMethod): RouteDraft[] {
-  if (!hasOption(rpc, httpOption)) return [];
+  const direct = directRoutesOf(exposure, rpc);
+  if (!hasOption(rpc, httpOption)) return direct;
   const rule = getOption(rpc, httpOption);
-  return [rule, ...rule.additionalBindings].map((binding) => routeOf(exposure, rpc, binding));
+  return [rule, ...rule.additionalBindings].map((binding) => routeOf(exposure, rpc, binding)).concat(direct);
+}
+
+/** What every route to an RPC says of it, however it is reached. */
+function factsOf(exposure: Exposure, rpc: DescMethod) {
+  return {
+    rpc,
+    peer: exposure.peer,
+    dialect: exposure.dialect,
+    access: getOption(rpc, edgeOption).access,
+    grant: exposure.grant,
+    isRead: rpc.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
+    isIdempotent: rpc.idempotency !== MethodOptions_IdempotencyLevel.IDEMPOTENCY_UNKNOWN,
+    rpcName: `${rpc.parent.typeName}/${rpc.name}`,
+  };
+}
+
+/** The routes by name: POST, and GET for what has no side effects and one answer. */
+function directRoutesOf(exposure: Exposure, rpc: DescMethod): RouteDraft[] {
+  const facts = factsOf(exposure, rpc);
+  const post: RouteDraft = {
+    ...facts,
+    protocol: "rpc",
+    httpMethod: "POST",
+    template: `/${facts.rpcName}`,
+    pathFields: [],
+    queryFields: new Map(),
+    updateMask: undefined,
+    body: { kind: "json" },
+    responseBody: undefined,
+    rawResponse: undefined,
+    etag: undefined,
+    precondition: undefined,
+    ttl: undefined,
+    ttlResponse: undefined,
+    whenQuery: "",
+    whenQueryHas: "",
+    formBody: false,
+    eventId: undefined,
+    resume: undefined,
+  };
+  return facts.isRead && rpc.methodKind === "unary"
+    ? [post, { ...post, httpMethod: "GET", body: { kind: "none" } }]
+    : [post];
 }
 
 function routeOf(exposure: Exposure, rpc: DescMethod, rule: HttpRule): RouteDraft {
-  const rpcName = `${rpc.parent.typeName}/${rpc.name}`;
+  const facts = factsOf(exposure, rpc);
+  const { rpcName } = facts;
   if (rpc.methodKind === "client_streaming") {
     throw new TypeError(`${rpcName}: an RPC that streams only requests cannot be reached over HTTP`);
   }
@@ -216,18 +272,13 @@ function routeOf(exposure: Exposure, rpc: DescMethod, rule: HttpRule): RouteDraf
   if ("field" in body) bound.add(body.field.name);
   const rawResponse = output(edge.rawResponseField);
   return {
+    ...facts,
+    protocol: "rest",
     httpMethod,
     template,
-    rpc,
-    peer: exposure.peer,
-    dialect: exposure.dialect,
-    access: edge.access,
-    grant: exposure.grant,
-    isRead: rpc.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
-    isIdempotent: rpc.idempotency !== MethodOptions_IdempotencyLevel.IDEMPOTENCY_UNKNOWN,
-    rpcName,
     pathFields,
     queryFields: body.kind === "json" && !edge.formBody ? new Map() : queryFields(rpc.input, bound),
+    updateMask: httpMethod === "PATCH" && body.kind === "field" ? maskField(rpc) : undefined,
     body,
     responseBody: output(rule.responseBody),
     rawResponse: rawResponse && bytesField(rawResponse, rpcName),
@@ -241,6 +292,12 @@ function routeOf(exposure: Exposure, rpc: DescMethod, rule: HttpRule): RouteDraf
     eventId: output(edge.eventIdField),
     resume: edge.resumeField === "" ? undefined : input(edge.resumeField),
   };
+}
+
+/** The request's `update_mask`, if it has one (AIP-134). */
+function maskField(rpc: DescMethod): FieldPath | undefined {
+  const field = fieldPath(rpc.input, "update_mask");
+  return field?.leaf.message?.typeName === "google.protobuf.FieldMask" ? field : undefined;
 }
 
 function patternOf(rule: HttpRule, rpcName: string): { httpMethod: string; template: string } {

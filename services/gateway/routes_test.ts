@@ -1,18 +1,56 @@
-import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { AdminService } from "$proto/aetherflow/gateway/v1/admin_pb.ts";
 import { HostService } from "$proto/aetherflow/host/v1/host_pb.ts";
+import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
+import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { EXPOSED } from "./mod.ts";
-import { buildRouteTable, compileTemplate, templateVariables } from "./routes.ts";
+import { buildRouteTable, compileTemplate, type Exposure, templateVariables } from "./routes.ts";
 
-const table = buildRouteTable(EXPOSED);
+const ADMIN: Exposure = { service: AdminService, peer: "gateway", dialect: "aetherflow" };
+const table = buildRouteTable([...EXPOSED.filter(({ service }) => service !== AdminService), ADMIN]);
 
 Deno.test("buildRouteTable() has exactly the routes that the descriptors tell", () => {
-  const told = table.routes.map((route) =>
+  const told = table.routes.filter(({ protocol }) => protocol === "rest").map((route) =>
     `${route.httpMethod} ${route.template}${route.whenQuery && `?${route.whenQuery}=true`}${
       route.whenQueryHas && `?${route.whenQueryHas}`
     } → ${route.rpcName} ${route.body.kind}${route.formBody ? " or form" : ""}`
   );
   assertEquals(told, [
+    "POST /api/v1/auth/login → aetherflow.auth.v1.AuthService/Login json",
+    "POST /api/v1/auth/refresh → aetherflow.auth.v1.AuthService/Refresh json",
+    "POST /api/v1/auth/logout → aetherflow.auth.v1.AuthService/Logout json",
+    "GET /api/v1/auth/me → aetherflow.auth.v1.AuthService/GetMe none",
+    "GET /api/v1/auth/sessions → aetherflow.auth.v1.AuthService/ListMySessions none",
+    "DELETE /api/v1/auth/sessions/{session_id} → aetherflow.auth.v1.AuthService/EndMySession none",
+    "DELETE /api/v1/auth/sessions → aetherflow.auth.v1.AuthService/EndMySessions none",
+    "POST /api/v1/auth/password → aetherflow.auth.v1.AuthService/ChangePassword json",
+    "POST /api/v1/auth/keys → aetherflow.auth.v1.AuthService/CreateApiKey json",
+    "GET /api/v1/auth/keys → aetherflow.auth.v1.AuthService/ListApiKeys none",
+    "DELETE /api/v1/auth/keys/{key_id} → aetherflow.auth.v1.AuthService/DeleteApiKey none",
+    "POST /api/v1/users → aetherflow.auth.v1.UserService/CreateUser json",
+    "GET /api/v1/users/{username} → aetherflow.auth.v1.UserService/GetUser none",
+    "GET /api/v1/users → aetherflow.auth.v1.UserService/ListUsers none",
+    "PATCH /api/v1/users/{user.username} → aetherflow.auth.v1.UserService/UpdateUser field",
+    "POST /api/v1/users/{username}:setPassword → aetherflow.auth.v1.UserService/SetPassword json",
+    "POST /api/v1/users/{username}:revoke → aetherflow.auth.v1.UserService/RevokeUser json",
+    "DELETE /api/v1/users/{username} → aetherflow.auth.v1.UserService/DeleteUser none",
+    "POST /api/v1/auth/signingKeys:rotate → aetherflow.auth.v1.UserService/RotateSigningKey json",
+    "POST /api/v1/sessions → aetherflow.session.v1.SessionService/CreateSession json",
+    "POST /api/v1/session → aetherflow.session.v1.SessionService/CreateSession json",
+    "GET /api/v1/sessions/{session_id} → aetherflow.session.v1.SessionService/GetSession none",
+    "GET /api/v1/session → aetherflow.session.v1.SessionService/GetSession none",
+    "PATCH /api/v1/sessions/{session.session_id} → aetherflow.session.v1.SessionService/UpdateSession field",
+    "DELETE /api/v1/sessions/{session_id} → aetherflow.session.v1.SessionService/DeleteSession none",
+    "DELETE /api/v1/session → aetherflow.session.v1.SessionService/DeleteSession none",
+    "GET /api/v1/sessions → aetherflow.session.v1.SessionService/ListSessions none",
+    "POST /api/v1/sessions/{session_id}:heartbeat → aetherflow.session.v1.SessionService/Heartbeat json",
+    "POST /api/v1/session/heartbeat → aetherflow.session.v1.SessionService/Heartbeat json",
+    "POST /api/v1/sessions:verify → aetherflow.session.v1.SessionService/VerifySession json",
+    "POST /api/v1/sessions:revokeUser → aetherflow.session.v1.SessionService/RevokeUserSessions json",
+    "GET /api/v1/sessions?watch=true → aetherflow.session.v1.SessionService/WatchSessions none",
+    "GET /api/v1/sessions:count → aetherflow.session.v1.SessionService/CountSessions none",
     "GET /api/v1/kv/{key=**} → aetherflow.kv.v1.KeyValueService/Get none",
     "PUT /api/v1/kv/{key=**} → aetherflow.kv.v1.KeyValueService/Put raw",
     "DELETE /api/v1/kv/{key=**} → aetherflow.kv.v1.KeyValueService/Delete none",
@@ -77,6 +115,10 @@ Deno.test("buildRouteTable() has exactly the routes that the descriptors tell", 
     "POST /v3/election/leader → v3electionpb.Election/Leader json",
     "POST /v3/election/observe → v3electionpb.Election/Observe json",
     "POST /v3/election/resign → v3electionpb.Election/Resign json",
+    "GET /api/v1/admin/breakers → aetherflow.gateway.v1.AdminService/ListBreakers none",
+    "POST /api/v1/admin/breakers/{name}:reset → aetherflow.gateway.v1.AdminService/ResetBreakers json",
+    "POST /api/v1/admin/breakers/reset → aetherflow.gateway.v1.AdminService/ResetBreakers json",
+    "GET /api/v1/admin/stats → aetherflow.gateway.v1.AdminService/GetStats none",
   ]);
 });
 
@@ -101,6 +143,25 @@ Deno.test("match() finds the RPC and the raw variables, the conditional one firs
     ["GET", "/api/v1/kv", "prefix=a&watch=true", "Watch", []],
     ["PUT", "/api/v1/kv/a", "watch=true", "Put", ["a"]],
     ["POST", "/v3/kv/put", "", "Put", []],
+    ["POST", "/api/v1/session/heartbeat", "", "Heartbeat", []],
+    ["POST", "/api/v1/sessions/x:heartbeat", "", "Heartbeat", ["x"]],
+    ["POST", "/api/v1/sessions/x", "", undefined],
+    ["GET", "/api/v1/sessions/x", "", "GetSession", ["x"]],
+    ["GET", "/api/v1/session", "session_id=x", "GetSession", []],
+    ["DELETE", "/api/v1/session", "sessionId=x", "DeleteSession", []],
+    ["PATCH", "/api/v1/sessions/x", "", "UpdateSession", ["x"]],
+    ["GET", "/api/v1/sessions:count", "", "CountSessions", []],
+    ["GET", "/api/v1/sessions", "watch=true", "WatchSessions", []],
+    ["POST", "/api/v1/users/a%3Ab:setPassword", "", "SetPassword", ["a%3Ab"]],
+    ["POST", "/api/v1/users/a:b:revoke", "", "RevokeUser", ["a:b"]],
+    ["POST", "/api/v1/admin/breakers/reset", "", "ResetBreakers", []],
+    ["POST", "/api/v1/admin/breakers/session@10.0.0.2:7402:reset", "", "ResetBreakers", [
+      "session@10.0.0.2:7402",
+    ]],
+    ["POST", "/aetherflow.kv.v1.KeyValueService/Put", "", "Put", []],
+    ["GET", "/aetherflow.kv.v1.KeyValueService/Get", "connect=v1", "Get", []],
+    ["GET", "/aetherflow.kv.v1.KeyValueService/Put", "", undefined],
+    ["POST", "/aetherflow.kv.v1.KeyValueService/Nothing", "", undefined],
     ["GET", "/v3/kv/put", "", undefined],
     ["POST", "/v3/kv/put/", "", undefined],
     ["GET", "/api/v1/kvs", "", undefined],
@@ -135,11 +196,53 @@ Deno.test("compileTemplate() follows google.api.http's path syntax", () => {
   assertThrows(() => compileTemplate("/v1/{name"), TypeError, "unbalanced");
 });
 
+Deno.test("buildRouteTable() reaches every exposed RPC by its name", () => {
+  for (const { service } of [...EXPOSED, ADMIN]) {
+    for (const rpc of service.methods) {
+      const path = `/${service.typeName}/${rpc.name}`;
+      assertEquals(table.match("POST", path, "")?.route.rpc, rpc, path);
+      const isRead = rpc.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS;
+      const hasGet = isRead && rpc.methodKind === "unary";
+      assertEquals(table.match("GET", path, "")?.route.rpc, hasGet ? rpc : undefined, path);
+    }
+  }
+});
+
+// A gateway of another maker left these RPCs out of HTTP, and the pages and filters of lists.
+Deno.test("every RPC of sessions has a path, and every field of lists and removals is a query parameter", () => {
+  for (const service of [AuthService, UserService, SessionService, AdminService]) {
+    for (const rpc of service.methods) {
+      assert(
+        table.routes.some((route) => route.rpc === rpc && route.protocol === "rest"),
+        `${rpc.name} has no path`,
+      );
+    }
+  }
+  const fieldsOf = (method: string, path: string) => [
+    ...table.match(method, path, "")!.route.queryFields.keys(),
+  ];
+  assertEquals(fieldsOf("GET", "/api/v1/sessions"), [
+    "userId",
+    "user_id",
+    "state",
+    "connectionId",
+    "connection_id",
+    "pageSize",
+    "page_size",
+    "pageToken",
+    "page_token",
+  ]);
+  assertEquals(fieldsOf("DELETE", "/api/v1/sessions/x"), ["reason"]);
+  assertEquals(fieldsOf("DELETE", "/api/v1/session"), ["sessionId", "session_id", "reason"]);
+  assert(fieldsOf("GET", "/api/v1/users").includes("pageToken"));
+});
+
 Deno.test("buildRouteTable() refuses two RPCs on one path, and leaves out RPCs without a path", () => {
   const exposure = { service: KeyValueService, peer: "kv", dialect: "aetherflow" } as const;
   const error = assertThrows(() => buildRouteTable([exposure, exposure]), TypeError) as TypeError;
   assertMatch(error.message, /both have GET/);
-  assertEquals(buildRouteTable([{ service: HostService, peer: "host", dialect: "aetherflow" }]).routes, []);
+  const host = buildRouteTable([{ service: HostService, peer: "host", dialect: "aetherflow" }]);
+  assertEquals(host.routes.filter(({ protocol }) => protocol === "rest"), []);
 });
 
 Deno.test("methodsOf() lists what a path takes", () => {

@@ -1,4 +1,5 @@
-/** Response bodies that go on: server-sent events for our own APIs, JSON lines on etcd's paths. */
+/** Response bodies that go on: server-sent events or, where asked for, JSON lines for our own APIs; JSON lines of their own
+ *  form on etcd's paths. */
 import type { DescMessage, Message } from "@bufbuild/protobuf";
 import { isFieldSet } from "@bufbuild/protobuf";
 import { type GatewayError, problemOf, rpcStatusOf } from "./problem.ts";
@@ -59,6 +60,37 @@ export function lineFormat(route: Route, drainError: GatewayError): StreamFormat
     contentType: "application/json",
     heartbeat: undefined,
     message: (message) => `{"result":${messageToJson(route.rpc.output, message, "etcd")}}\n`,
+    failure,
+    farewell: failure(drainError),
+  };
+}
+
+const LINE_TYPES: readonly string[] = ["application/x-ndjson", "application/jsonl", "application/ndjson"];
+
+/** The type of JSON lines that an Accept header asks for; undefined where it does not, or names event streams before. */
+export function wantedLines(accept: string | null): string | undefined {
+  if (accept === null) return undefined;
+  for (const part of accept.split(",")) {
+    const type = part.split(";", 1)[0]!.trim().toLowerCase();
+    if (type === "text/event-stream") return undefined;
+    if (LINE_TYPES.includes(type)) return type;
+  }
+  return undefined;
+}
+
+/** One JSON message a line, and `{"error":…}` with a problem as the last one. Nothing is sent while nothing happens: not
+ *  every reader of lines knows empty ones. */
+export function recordFormat(
+  route: Route,
+  contentType: string,
+  requestId: string,
+  drainError: GatewayError,
+): StreamFormat {
+  const failure = (error: GatewayError) => `${JSON.stringify({ error: problemOf(error, requestId) })}\n`;
+  return {
+    contentType,
+    heartbeat: undefined,
+    message: (message) => `${messageToJson(route.rpc.output, message, "aetherflow")}\n`,
     failure,
     farewell: failure(drainError),
   };

@@ -149,7 +149,15 @@ export type QueryFields = ReadonlyMap<string, FieldPath>;
 // How deep query parameters reach into nested messages (a.b.c); deeper ones belong in a body.
 const QUERY_DEPTH_MAX = 3;
 
-/** The query parameters of an RPC: all scalar, enum and repeated scalar fields except those named in `bound`. */
+/** Messages that the protobuf JSON mapping writes as one text or number, so that a query parameter can hold them. */
+const TEXT_MESSAGES: ReadonlySet<string> = new Set(
+  ["Timestamp", "Duration", "FieldMask", "StringValue", "BytesValue", "BoolValue"]
+    .concat(["Int32Value", "UInt32Value", "Int64Value", "UInt64Value", "FloatValue", "DoubleValue"])
+    .map((name) => `google.protobuf.${name}`),
+);
+
+/** The query parameters of an RPC: all scalar, enum and repeated scalar fields, and messages that are one text, except
+ *  those named in `bound`. What only a body can hold is there too, to be refused by name. */
 export function queryFields(desc: DescMessage, bound: ReadonlySet<string>): QueryFields {
   const fields = new Map<string, FieldPath>();
   collectQueryFields(desc, [], [""], bound, fields);
@@ -169,12 +177,34 @@ function collectQueryFields(
     const names = spellings.flatMap((prefix) => [...new Set([prefix + field.jsonName, prefix + field.name])]);
     if (field.fieldKind === "scalar" || field.fieldKind === "enum") {
       for (const name of names) into.set(name, path);
-    } else if (field.fieldKind === "list" && field.listKind !== "message") {
+    } else if (field.fieldKind === "list" || field.fieldKind === "map" || isTextMessage(field)) {
       for (const name of names) into.set(name, path);
-    } else if (field.fieldKind === "message" && parents.length + 1 < QUERY_DEPTH_MAX) {
+    } else if (parents.length + 1 < QUERY_DEPTH_MAX) {
       collectQueryFields(field.message, [...parents, field], names.map((name) => `${name}.`), bound, into);
     }
   }
+}
+
+function isTextMessage(field: DescField): boolean {
+  return field.fieldKind === "message" && TEXT_MESSAGES.has(field.message.typeName);
+}
+
+/** Whether a query parameter can hold the field; those that it cannot are known by name only. */
+export function isQueryParameter({ leaf }: FieldPath): boolean {
+  return leaf.fieldKind !== "map" && !(leaf.fieldKind === "list" && leaf.listKind === "message");
+}
+
+/** Why a parameter is none of the RPC's. */
+function unknownParameter(name: string, fields: QueryFields): GatewayError {
+  // `metadata.name=x`, `metadata[name]=x`
+  const field = fields.get(name) ?? fields.get(/^[^.[]*/.exec(name)![0]);
+  return field === undefined || isQueryParameter(field)
+    ? invalid(`unknown query parameter ${quote(name)}`)
+    : invalid(
+      `query parameter ${quote(name)}: ${field.name} is a ${
+        field.leaf.fieldKind === "map" ? "map" : "list of messages"
+      }, which only a body can hold`,
+    );
 }
 
 /** Sets fields of `message` from query parameters; `switches` are parameters that chose the route and are no fields.
@@ -192,7 +222,7 @@ export function bindQuery(
       throw invalid(`query parameter ${quote(name)} is ${quote(rawValue)}, expected true or false`);
     }
     const field = fields.get(name);
-    if (field === undefined) throw invalid(`unknown query parameter ${quote(name)}`);
+    if (field === undefined || !isQueryParameter(field)) throw unknownParameter(name, fields);
     const value = parseText(field.leaf, rawValue, true, `query parameter ${quote(name)}`);
     if (field.leaf.fieldKind === "list") {
       (field.get(message) as unknown[] | undefined)?.push(value) ?? field.set(message, [value]);
@@ -218,6 +248,7 @@ function parseText(field: DescField, raw: string, plusIsSpace: boolean, what: st
   if (field.scalar === ScalarType.BYTES) return octets;
   const text = textOf(octets);
   if (text === undefined) throw invalid(`${what} is not UTF-8`);
+  if (field.fieldKind === "message") return parseTextMessage(field.message, text, what);
   const value = field.enum !== undefined
     ? field.enum.values.find((each) => each.name === text || String(each.number) === text)?.number
     : parseScalar(field.scalar, text);
@@ -228,6 +259,16 @@ function parseText(field: DescField, raw: string, plusIsSpace: boolean, what: st
     throw invalid(`${what} is ${quote(text)}, expected ${expected}`);
   }
   return value;
+}
+
+/** A message that is one text in JSON; numbers and booleans stand as they are, as in JSON. */
+function parseTextMessage(desc: DescMessage, text: string, what: string): Message {
+  const isWord = desc.typeName === "google.protobuf.BoolValue" && (text === "true" || text === "false");
+  try {
+    return fromJson(desc, isWord ? text === "true" : text);
+  } catch {
+    throw invalid(`${what} is ${quote(text)}, expected a ${desc.typeName.split(".").at(-1)}`);
+  }
 }
 
 const EXPECTED: Readonly<Record<ScalarType, string>> = {
@@ -301,14 +342,47 @@ export function messageFromJson(
   dialect: Dialect,
   field?: DescField,
 ): Message {
+  return messageFromValue(desc, parseJson(body, field === undefined), dialect, field);
+}
+
+/** The JSON value of a body. @throws {GatewayError} `invalid_argument` when it is none. */
+export function parseJson(body: Uint8Array, emptyIsObject: boolean): JsonValue {
   const text = textOf(body);
   if (text === undefined) throw invalid("the body is not UTF-8");
-  let json: JsonValue;
+  if (nestsTooDeeply(text)) throw invalid(`the body is nested more than ${JSON_DEPTH_MAX} deep`);
   try {
-    json = text === "" && field === undefined ? {} : JSON.parse(text);
+    return text === "" && emptyIsObject ? {} : JSON.parse(text);
   } catch (error) {
     throw invalid(`the body is not JSON: ${(error as Error).message}`);
   }
+}
+
+/** How deep objects and arrays of a body may stand in one another: what protobuf decoders allow of messages. */
+export const JSON_DEPTH_MAX = 100;
+
+function nestsTooDeeply(text: string): boolean {
+  if (text.length <= 2 * JSON_DEPTH_MAX) return false; // each level takes two characters
+  let depth = 0;
+  let isText = false;
+  for (let i = 0; i < text.length; i++) {
+    const char = text.charCodeAt(i);
+    if (isText) {
+      if (char === 0x5c) i++;
+      else if (char === 0x22) isText = false;
+    } else if (char === 0x22) isText = true;
+    else if ((char | 0x20) === 0x7b && ++depth > JSON_DEPTH_MAX) return true;
+    else if ((char | 0x20) === 0x7d) depth--;
+  }
+  return false;
+}
+
+/** A message from a JSON value; see `messageFromJson`. */
+export function messageFromValue(
+  desc: DescMessage,
+  json: JsonValue,
+  dialect: Dialect,
+  field?: DescField,
+): Message {
   try {
     return fromJson(desc, field === undefined ? json : { [field.jsonName]: json }, {
       ignoreUnknownFields: dialect === "etcd",
@@ -317,6 +391,46 @@ export function messageFromJson(
     // RangeError is the stack's end: nesting deeper than any real request.
     throw invalid(error instanceof RangeError ? "the body is nested too deeply" : (error as Error).message);
   }
+}
+
+/** The names of the fields that a JSON object of a `desc` has, as in the .proto and in the object's order: what an update
+ *  without a mask means (AIP-134). Fields that the path sets are left out. */
+export function presentFields(desc: DescMessage, json: JsonValue, bound: readonly FieldPath[]): string[] {
+  if (typeof json !== "object" || json === null || Array.isArray(json)) return [];
+  const names = Object.keys(json).flatMap((key) =>
+    desc.fields.find((field) => field.name === key || field.jsonName === key)?.name ?? []
+  );
+  return names.filter((name) => !bound.some((each) => each.leaf.parent === desc && each.leaf.name === name));
+}
+
+/** The paths of a field mask of a `desc` from a query parameter: comma-separated, names as in JSON or in the .proto; behind a
+ *  map's name stands a key, taken as it is.
+ *  @throws {GatewayError} `invalid_argument` naming a path that is none. */
+export function parseMask(desc: DescMessage, raw: string): string[] {
+  const text = textOf(percentDecode(raw, true));
+  if (text === undefined) throw invalid("the field mask has a broken percent escape or is not UTF-8");
+  return text === "" ? [] : text.split(",").map((path) => maskPath(desc, path));
+}
+
+function maskPath(desc: DescMessage, path: string): string {
+  const names: string[] = [];
+  let at: DescMessage | undefined = desc;
+  let rest = path;
+  while (rest !== "") {
+    const dot = rest.indexOf(".");
+    const name = dot < 0 ? rest : rest.slice(0, dot);
+    const field: DescField | undefined = at?.fields.find((each) =>
+      each.name === name || each.jsonName === name
+    );
+    if (field === undefined) break;
+    names.push(field.name);
+    rest = dot < 0 ? "" : rest.slice(dot + 1);
+    if (dot >= 0 && field.fieldKind === "map" && rest !== "") return `${names.join(".")}.${rest}`;
+    if (dot >= 0 && rest === "") break; // ends with a dot
+    at = field.fieldKind === "message" ? field.message : undefined;
+    if (dot < 0) return names.join(".");
+  }
+  throw invalid(`the field mask has ${quote(path)}, which is no field of ${desc.typeName}`);
 }
 
 /** The JSON text of a message. */

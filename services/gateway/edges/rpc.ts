@@ -1,5 +1,6 @@
 /** A matched request → RPC → HTTP answer. */
-import { create, type Message } from "@bufbuild/protobuf";
+import { create, type JsonObject, type Message } from "@bufbuild/protobuf";
+import { FieldMaskSchema } from "@bufbuild/protobuf/wkt";
 import type { Calls } from "../calls.ts";
 import type { Exchange } from "../exchange.ts";
 import { type BodyLimits, readBody } from "../limits/body.ts";
@@ -7,7 +8,7 @@ import type { Slots } from "../limits/slots.ts";
 import type { GatewayMetrics } from "../metrics.ts";
 import { fromServiceError, GatewayError } from "../problem.ts";
 import type { Route } from "../routes.ts";
-import { createStreamBody, eventFormat, lineFormat } from "../streams.ts";
+import { createStreamBody, eventFormat, lineFormat, recordFormat, wantedLines } from "../streams.ts";
 import type { Timer } from "../timer.ts";
 import { openSocketStream, type SocketStream, wantsWebSocket } from "./websocket.ts";
 import {
@@ -17,12 +18,17 @@ import {
   JsonSplitter,
   matchHits,
   messageFromJson,
+  messageFromValue,
   messageToJson,
+  messageToValue,
   noneMatchHits,
+  parseJson,
   parseLastEventId,
+  parseMask,
   parsePrecondition,
   parseQuery,
   parseTtl,
+  presentFields,
 } from "../transcode.ts";
 
 /** What the RPC edge is made of. */
@@ -88,13 +94,20 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
     } else if (route.formBody && isForm(request)) {
       message = create(route.rpc.input);
       bindQuery(message, parseQuery(formDecoder.decode(body)), route.queryFields, NO_SWITCHES);
+    } else if (route.body.kind === "field") {
+      const { leaf } = route.body.field;
+      const json = parseJson(body, false);
+      message = messageFromValue(route.rpc.input, json, route.dialect, leaf);
+      const { updateMask } = route;
+      if (updateMask !== undefined && leaf.message !== undefined) {
+        const given = queryMask(exchange, route);
+        const paths = given === undefined
+          ? presentFields(leaf.message, json, route.pathFields)
+          : parseMask(leaf.message, given);
+        updateMask.set(message, create(FieldMaskSchema, { paths }));
+      }
     } else {
-      message = messageFromJson(
-        route.rpc.input,
-        body,
-        route.dialect,
-        route.body.kind === "field" ? route.body.field.leaf : undefined,
-      );
+      message = messageFromJson(route.rpc.input, body, route.dialect);
     }
     return bound(message, exchange, route);
   }
@@ -196,6 +209,8 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
   async function answerStream(request: Request, exchange: Exchange, route: Route): Promise<Response> {
     const { abort, end } = enterStream();
     const metrics = deps.metrics.route(route.template, route.httpMethod);
+    const lines = route.dialect === "aetherflow" ? wantedLines(exchange.headers.get("accept")) : undefined;
+    const wantsLines = lines !== undefined;
     try {
       const { requests, failure } = route.rpc.methodKind === "server_streaming"
         ? oneRequest(await readMessage(request, exchange, route))
@@ -211,7 +226,10 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
     } catch (error) {
       // An EventSource shows its page nothing of an answer that is no stream, and this is what the page must know: what
       // it resumes from is gone, it has to reload.
-      if (error instanceof GatewayError && error.code === "out_of_range" && route.resume !== undefined) {
+      if (
+        error instanceof GatewayError && error.code === "out_of_range" && route.resume !== undefined &&
+        !wantsLines
+      ) {
         const failed = { next: () => Promise.reject(error) };
         return streamResponse(undefined, failed, () => error);
       }
@@ -224,8 +242,11 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
       rest: Pick<AsyncIterator<Message>, "next">,
       toError: (error: unknown) => GatewayError,
     ): Response {
+      const draining = new GatewayError("unavailable", DRAINING);
       const format = route.dialect === "etcd"
-        ? lineFormat(route, new GatewayError("unavailable", DRAINING))
+        ? lineFormat(route, draining)
+        : lines !== undefined
+        ? recordFormat(route, lines, exchange.requestId, draining)
         : eventFormat(
           route,
           exchange.requestId,
@@ -309,6 +330,13 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
 
 const NO_SWITCHES: ReadonlySet<string> = new Set();
 
+/** The text of the mask in the query, still encoded. */
+function queryMask(exchange: Exchange, route: Route): string | undefined {
+  if (exchange.query === "") return undefined;
+  return parseQuery(exchange.query)
+    .find((pair) => route.queryFields.get(pair.name)?.name === route.updateMask!.name)?.rawValue;
+}
+
 function isForm(request: Request): boolean {
   return request.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded") === true;
 }
@@ -330,7 +358,16 @@ function bound(message: Message, exchange: Exchange, route: Route): Message {
   }
   // etcd's gateway takes no notice of a query beside a body.
   if (exchange.query !== "" && route.dialect === "aetherflow") {
-    bindQuery(message, parseQuery(exchange.query), route.queryFields, route.switches);
+    const { updateMask } = route;
+    const pairs = parseQuery(exchange.query);
+    bindQuery(
+      message,
+      updateMask === undefined
+        ? pairs
+        : pairs.filter(({ name }) => route.queryFields.get(name)?.name !== updateMask.name), // read with the body
+      route.queryFields,
+      route.switches,
+    );
   }
   if (route.httpMethod !== "GET") bindPrecondition(message, exchange, route);
   if (route.ttl !== undefined && exchange.ttl !== undefined) {
@@ -403,6 +440,12 @@ function encodeAnswer(route: Route, exchange: Exchange, message: Message): Respo
 function encodeBody(route: Route, message: Message): Uint8Array<ArrayBuffer> {
   if (route.rawResponse !== undefined) {
     return (route.rawResponse.get(message) as Uint8Array<ArrayBuffer> | undefined) ?? new Uint8Array(0);
+  }
+  const part = route.responseBody;
+  if (part !== undefined && part.leaf.fieldKind !== "message") {
+    const whole = messageToValue(route.rpc.output, message, route.dialect) as JsonObject;
+    const name = route.dialect === "etcd" ? part.leaf.name : part.leaf.jsonName;
+    return encoder.encode(JSON.stringify(whole[name] ?? null));
   }
   if (route.responseBody?.leaf.fieldKind === "message") {
     const part = route.responseBody.get(message) as Message | undefined;
