@@ -5,7 +5,10 @@ import { kvConfigSchema } from "../kv/config.ts";
 import { passwordConfigSchema } from "../password/config.ts";
 import { sessionConfigSchema } from "../session/config.ts";
 import { LOG_FORMATS, LOG_LEVELS } from "../runtime/log.ts";
+import { clusterConfigSchema } from "./cluster_config.ts";
 import { loadFromSources, type Sources } from "./config_sources.ts";
+import { SERVICES } from "./plan.ts";
+import { telemetryConfigSchema } from "./telemetry_config.ts";
 
 const quantum = z.strictObject({
   basePort: z.int().min(0).max(65_000).default(7400).describe(
@@ -60,15 +63,31 @@ const host = z.strictObject({
       "How long the workers of one stage may take to finish what is under way at a stop, in milliseconds.",
     ),
   }).prefault({}),
+  reload: z.strictObject({
+    watch: z.boolean().default(true).describe(
+      "Whether a change of the configuration file or of a certificate takes effect by itself; SIGHUP works either way.",
+    ),
+    intervalMs: z.int().min(50).max(3_600_000).default(1_000).describe(
+      "How often these files are looked at, in milliseconds. A changed file is read once it has stayed the same for as long.",
+    ),
+  }).prefault({}),
 }).prefault({});
+
+const services = z.array(z.enum(SERVICES)).min(1).max(SERVICES.length).default([...SERVICES]).refine(
+  (list) => !list.includes("session") || list.includes("password"),
+  { error: "expected password beside session, whose passwords it checks" },
+).describe("What runs in this process; the others are looked for on other hosts (see cluster).");
 
 /** Schema of the configuration. Every key has a default, a range and a description. */
 export const configSchema = z.strictObject({
   data: z.string().min(1).default("./data").describe(
     "Folder of everything that is stored; made when missing.",
   ),
+  services,
   quantum,
+  cluster: clusterConfigSchema,
   log,
+  telemetry: telemetryConfigSchema,
   host,
   kv: kvConfigSchema,
   session: sessionConfigSchema,

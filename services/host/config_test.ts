@@ -23,6 +23,7 @@ Deno.test("loadConfig() has a default for every key", () => {
     heartbeat: { intervalMs: 250, timeoutMs: 1_000 },
     startTimeoutMs: 60_000,
     drain: { stageDeadlineMs: 10_000 },
+    reload: { watch: true, intervalMs: 1_000 },
   });
   assertEquals([kv.durability, gateway.http], ["always", { host: "127.0.0.1", port: 8080 }]);
 });
@@ -83,7 +84,9 @@ const FAULTS: [Sources, string][] = [
   ],
   [
     flags(["zebra", "1"]),
-    "config: zebra is no key, expected one of data, quantum, log, host, kv, gateway (flag --set zebra)",
+    `config: zebra is no key, expected one of ${
+      Object.keys(configSchema.shape).join(", ")
+    } (flag --set zebra)`,
   ],
   [
     flags(["data.x", "1"]),

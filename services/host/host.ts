@@ -16,6 +16,7 @@ import { createMetrics, Gauge } from "../runtime/metrics.ts";
 import { createPeers } from "../runtime/peers.ts";
 import { registerQuantumMetrics } from "../runtime/quantum_metrics.ts";
 import { systemRandom } from "../runtime/random.ts";
+import { readClusterSecret } from "./cluster_secret.ts";
 import type { Config } from "./config.ts";
 import { openDataFolder } from "./data_folder.ts";
 import type { HostError } from "./exit_code.ts";
@@ -25,7 +26,7 @@ import { spawnWorker } from "./spawn.ts";
 import { readEtcdTlsTexts, readTlsTexts } from "./tls_texts.ts";
 import { Supervisor, type SupervisorDeps, type WorkerReport } from "./supervisor.ts";
 
-/** Length of the secret that the nodes of one boot share. */
+/** Length of the secret that the nodes of one boot share when the host is alone. */
 const SECRET_BYTES = 32;
 
 /** What may stand in for the real thing; tests run workers of their own. */
@@ -73,7 +74,10 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
     workerLog,
     options.writeLog === undefined ? {} : { write: options.writeLog },
   );
-  const secret = systemRandom.fill(new Uint8Array(SECRET_BYTES));
+  const { secretFile } = config.cluster;
+  const secret = secretFile === ""
+    ? systemRandom.fill(new Uint8Array(SECRET_BYTES))
+    : readClusterSecret(secretFile);
   const rpc = createRpcServer({
     onError: (method, error, header) =>
       log.error("call failed", { method, error, requestId: header.get("x-request-id") ?? undefined }),
@@ -140,7 +144,7 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
   return {
     started,
     failed: supervisor.failed,
-    addresses: () => ({ ...supervisor.addresses, quantum: hostAndPort(plan.host.listen) }),
+    addresses: () => ({ ...supervisor.addresses, quantum: hostAndPort(plan.host.address) }),
     report: () => supervisor.report(),
     async stop() {
       const clean = await supervisor.stop();

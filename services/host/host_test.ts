@@ -32,6 +32,7 @@ function open(
   const waiting: { message: string; worker: string; resolve: (line: Record<string, unknown>) => void }[] = [];
   const all = {
     data,
+    services: "[kv, gateway]",
     "quantum.basePort": "0",
     "gateway.http.port": "0",
     "gateway.grpc.port": "0",

@@ -2,10 +2,8 @@
 import type { GatewayWorkerConfig, TlsTexts } from "../gateway/config.ts";
 import { etcdAddresses, type EtcdTlsTexts, type KvWorkerConfig } from "../kv/config.ts";
 import { redisAddresses } from "../session/config.ts";
+import { clusterNetworks, dialableHost } from "./cluster_config.ts";
 import type { Config } from "./config.ts";
-
-/** Where all Quantum nodes listen: the workers are threads of one process. */
-export const QUANTUM_HOSTNAME = "127.0.0.1";
 
 /** The host's name among the peers. */
 export const HOST_NAME = "host";
@@ -13,6 +11,9 @@ export const HOST_NAME = "host";
 /** Services, by stage. A stage starts when the one before it is ready, and drains before it. */
 const STAGES = [["kv", "session", "password"], ["gateway"]] as const;
 export type ServiceName = typeof STAGES[number][number];
+
+/** Every service, in start order. */
+export const SERVICES = STAGES.flat();
 
 /** One worker to run, before ports are known. */
 export interface WorkerSlot {
@@ -59,8 +60,10 @@ export interface TcpAddress {
 
 /** One worker to run. */
 export interface WorkerPlan extends WorkerSlot {
-  /** Its Quantum node. */
+  /** Where its Quantum node listens. */
   readonly listen: { readonly hostname: string; readonly port: number };
+  /** Where the other workers of this host reach it. */
+  readonly address: { readonly hostname: string; readonly port: number };
   /** TCP addresses it listens on. */
   readonly tcp: readonly TcpAddress[];
   /** The part of the configuration it is given. */
@@ -72,7 +75,7 @@ export interface WorkerPlan extends WorkerSlot {
 
 /** Everything the supervisor needs. */
 export interface Plan {
-  readonly host: { readonly listen: { readonly hostname: string; readonly port: number } };
+  readonly host: Pick<WorkerPlan, "listen" | "address">;
   /** In start order. */
   readonly workers: readonly WorkerPlan[];
 }
@@ -80,7 +83,7 @@ export interface Plan {
 /** The workers that a configuration asks for, in start order. */
 export function listWorkers(config: Config): WorkerSlot[] {
   return STAGES.flatMap((services, stage) =>
-    services.flatMap((service) => {
+    services.filter((service) => config.services.includes(service)).flatMap((service) => {
       const count = service === "gateway" ? config.gateway.workers : 1;
       return Array.from({ length: count }, (_, i) => ({
         name: count === 1 ? service : `${service}-${i + 1}`,
@@ -107,13 +110,22 @@ export function createPlan(
       `Cannot plan: ${slots.length + 1} Quantum ports are needed, got ${ports.quantum.length}`,
     );
   }
-  const listen = ports.quantum.map((port) => ({ hostname: QUANTUM_HOSTNAME, port }));
-  const quantumNet = listen.map(hostAndPort);
+  const { cluster } = config;
+  const nodes = ports.quantum.map((port) => ({
+    listen: { hostname: cluster.host, port },
+    address: { hostname: dialableHost(cluster.host), port },
+  }));
+  const quantumNet = nodes.map(({ address }) => hostAndPort(address));
+  const networks = clusterNetworks(cluster);
   const workers = slots.map((slot, i): WorkerPlan => {
     // Every node answers and may call every other: Deno asks for the right to send to an address, answers included.
     const own = quantumNet[i + 1]!;
-    const net = [own, ...quantumNet.filter((address) => address !== own)];
-    const base = { ...slot, listen: listen[i + 1]! };
+    const node = nodes[i + 1]!;
+    const bound = hostAndPort(node.listen);
+    // Passwords stay on the host that keeps their hashes: nobody else calls that worker.
+    const others = slot.service === "password" ? [] : networks;
+    const net = [...new Set([own, bound, ...quantumNet, ...others])];
+    const base = { ...slot, ...node };
     switch (slot.service) {
       case "kv": {
         if (config.kv.engine === "etcd") {
@@ -178,7 +190,7 @@ export function createPlan(
       }
     }
   });
-  return { host: { listen: listen[0]! }, workers };
+  return { host: nodes[0]!, workers };
 }
 
 /** `host:port` as permissions and messages write it; IPv6 in brackets. */
@@ -189,8 +201,8 @@ export function hostAndPort({ hostname, port }: { hostname: string; port: number
 }
 
 /** What the store says of itself: where clients reach it is the gateway's to know, unless somebody says otherwise. */
-function memberOf({ kv, gateway }: Config, ports: Ports): Config["kv"]["member"] {
-  if (kv.member.clientUrls.length > 0) return kv.member;
+function memberOf({ kv, gateway, services }: Config, ports: Ports): Config["kv"]["member"] {
+  if (kv.member.clientUrls.length > 0 || !services.includes("gateway")) return kv.member;
   const scheme = gateway.grpc.tls.certFile === "" ? "http" : "https";
   const address = hostAndPort({ hostname: gateway.grpc.host, port: ports.tcp.grpc });
   return { ...kv.member, clientUrls: [`${scheme}://${address}`] };

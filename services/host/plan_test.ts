@@ -2,8 +2,11 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { loadConfig } from "./config.ts";
 import { createPlan, hostAndPort, listWorkers } from "./plan.ts";
 
+/** Two services, so that a plan is short. */
+const TWO = { path: "services", value: "[kv, gateway]", flag: "--set" };
+
 Deno.test("createPlan() gives each worker its port, its part of the configuration and exactly its permissions", () => {
-  const config = loadConfig({});
+  const config = loadConfig({ flags: [TWO] });
   assertEquals(
     createPlan(
       config,
@@ -11,7 +14,10 @@ Deno.test("createPlan() gives each worker its port, its part of the configuratio
       "/srv/data",
     ),
     {
-      host: { listen: { hostname: "127.0.0.1", port: 7400 } },
+      host: {
+        listen: { hostname: "127.0.0.1", port: 7400 },
+        address: { hostname: "127.0.0.1", port: 7400 },
+      },
       workers: [
         {
           name: "kv",
@@ -19,6 +25,7 @@ Deno.test("createPlan() gives each worker its port, its part of the configuratio
           instance: 1,
           stage: 0,
           listen: { hostname: "127.0.0.1", port: 7401 },
+          address: { hostname: "127.0.0.1", port: 7401 },
           tcp: [],
           config: { ...config.kv, member: { name: "default", clientUrls: ["http://127.0.0.1:2379"] } },
           dataDirectory: "/srv/data/kv",
@@ -39,6 +46,7 @@ Deno.test("createPlan() gives each worker its port, its part of the configuratio
           instance: 1,
           stage: 1,
           listen: { hostname: "127.0.0.1", port: 7402 },
+          address: { hostname: "127.0.0.1", port: 7402 },
           tcp: [
             { hostname: "127.0.0.1", port: 8080, shared: false },
             { hostname: "127.0.0.1", port: 2379, shared: false },
@@ -72,6 +80,7 @@ Deno.test("createPlan() gives each worker its port, its part of the configuratio
 Deno.test("createPlan() numbers several gateways, which share their ports", () => {
   const config = loadConfig({
     flags: [
+      TWO,
       { path: "gateway.workers", value: "2", flag: "--set" },
       { path: "gateway.http.host", value: "::1", flag: "--set" },
     ],
@@ -99,7 +108,7 @@ Deno.test("createPlan() numbers several gateways, which share their ports", () =
 });
 
 Deno.test("createPlan() tells the gateway the port that was found for 0", () => {
-  const config = loadConfig({ flags: [{ path: "gateway.http.port", value: "0", flag: "--set" }] });
+  const config = loadConfig({ flags: [TWO, { path: "gateway.http.port", value: "0", flag: "--set" }] });
   const plan = createPlan(
     config,
     { quantum: [1, 2, 3], tcp: { http: 40_001, grpc: 40_002, resp: 40_003 } },
@@ -112,13 +121,13 @@ Deno.test("createPlan() tells the gateway the port that was found for 0", () => 
 Deno.test("createPlan() hands the texts of the certificate files to the gateway alone", () => {
   const ports = { quantum: [1, 2, 3], tcp: { http: 4, grpc: 5, resp: 6 } };
   const texts = { cert: "c", key: "k", clientCa: undefined };
-  const [kv, gateway] = createPlan(loadConfig({}), ports, "/d", texts).workers;
+  const [kv, gateway] = createPlan(loadConfig({ flags: [TWO] }), ports, "/d", texts).workers;
   assertEquals((gateway!.config as { tlsTexts?: unknown }).tlsTexts, texts);
   assertEquals(JSON.stringify(kv).includes("tlsTexts"), false);
 });
 
 Deno.test("createPlan() refuses ports that do not fit the workers", () => {
-  const config = loadConfig({});
+  const config = loadConfig({ flags: [TWO] });
   assertEquals(listWorkers(config).length, 2);
   assertThrows(
     () => createPlan(config, { quantum: [1], tcp: { http: 1, grpc: 2, resp: 3 } }, "/d"),
@@ -134,6 +143,7 @@ Deno.test("hostAndPort() puts IPv6 addresses in brackets", () => {
 
 Deno.test("createPlan() lets a kv worker on etcd reach exactly the endpoints, and no folder", () => {
   const config = loadConfig({
+    flags: [TWO],
     file: {
       name: "aetherflow.yaml",
       text: 'kv: { engine: etcd, etcd: { endpoints: ["https://etcd.example:2379", "https://[::1]:2380"] } }',
@@ -152,4 +162,27 @@ Deno.test("createPlan() lets a kv worker on etcd reach exactly the endpoints, an
     "[::1]:2380",
   ]);
   assertEquals([kv.permissions.read, kv.permissions.write], [false, false]);
+});
+
+const PORTS = { quantum: [7400, 7401, 7402, 7403, 7404], tcp: { http: 8080, grpc: 2379, resp: 6380 } };
+const yaml = (text: string) => loadConfig({ file: { name: "aetherflow.yaml", text } });
+
+Deno.test("createPlan() runs the services that are asked for, and tells no address of a gateway that is not here", () => {
+  const config = yaml("services: [password, session, kv]");
+  assertEquals(listWorkers(config).map(({ name }) => name), ["kv", "session", "password"]);
+  const { workers } = createPlan(config, { ...PORTS, quantum: [1, 2, 3, 4] }, "/d");
+  assertEquals((workers[0]!.config as typeof config.kv).member.clientUrls, []);
+});
+
+Deno.test("createPlan() lets workers talk to other hosts of the cluster, except the one that sees passwords", () => {
+  const cluster = "secretFile: s, host: 0.0.0.0, advertise: 10.0.0.1, networks: [10.0.0.0/8]";
+  const { workers } = createPlan(yaml(`cluster: { ${cluster} }`), PORTS, "/d");
+  const [kv, , password] = workers;
+  assertEquals([kv!.listen, kv!.address], [
+    { hostname: "0.0.0.0", port: 7401 },
+    { hostname: "127.0.0.1", port: 7401 },
+  ]);
+  const own = ["127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402", "127.0.0.1:7403", "127.0.0.1:7404"];
+  assertEquals(kv!.permissions.net.toSorted(), ["0.0.0.0:7401", "10.0.0.0/8", ...own]);
+  assertEquals(password!.permissions.net.toSorted(), ["0.0.0.0:7403", ...own]);
 });

@@ -2,15 +2,7 @@
  *  them and a restarted worker comes back where it was. */
 import type { Config } from "./config.ts";
 import { EXIT, HostError } from "./exit_code.ts";
-import {
-  type EdgeName,
-  EDGES,
-  hostAndPort,
-  listWorkers,
-  type Ports,
-  QUANTUM_HOSTNAME,
-  type WorkerPlan,
-} from "./plan.ts";
+import { type EdgeName, EDGES, hostAndPort, listWorkers, type Ports, type WorkerPlan } from "./plan.ts";
 
 const RELEASE_POLL_MS = 5;
 
@@ -21,13 +13,15 @@ export function resolvePorts(config: Config): Ports {
   const count = listWorkers(config).length + 1;
   const quantum = Array.from({ length: count }, (_, i) => {
     const port = config.quantum.basePort === 0 ? 0 : config.quantum.basePort + i;
-    return tryPort("quantum.basePort", { hostname: QUANTUM_HOSTNAME, port }, (address) => {
+    return tryPort("quantum.basePort", { hostname: config.cluster.host, port }, (address) => {
       const socket = bindUdp(address);
       held.defer(() => socket.close());
       return (socket.addr as Deno.NetAddr).port;
     });
   });
   const tcp = Object.fromEntries(EDGES.map((edge) => {
+    // Without a gateway here nobody listens.
+    if (!config.services.includes("gateway")) return [edge, 0];
     const { host: hostname, port } = config.gateway[edge];
     const found = tryPort(`gateway.${edge}.port`, { hostname, port }, (address) => {
       const listener = Deno.listen(address);

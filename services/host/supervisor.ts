@@ -21,6 +21,13 @@ const STUCK_RELEASE_MS = 200;
 /** How long all other workers together may drain when the process must be restarted, in milliseconds. */
 const HURRY_MS = 200;
 
+/** How long a worker may take to apply a new configuration, in milliseconds. Its heartbeat would
+ *  have ended a stuck one by then. */
+const CONFIGURE_MS = 10_000;
+
+/** What stands for the answer of a worker that took longer. */
+const SILENT = "no answer";
+
 /** A running worker, as the supervisor needs it. */
 export interface WorkerHandle {
   post(message: HostMessage): void;
@@ -75,7 +82,8 @@ export interface WorkerReport {
 
 /** One worker's things. */
 interface Runner {
-  readonly plan: WorkerPlan;
+  /** What the next life is started with. */
+  plan: WorkerPlan;
   readonly machine: WorkerMachine;
   /** The thread that runs or loads. */
   handle: WorkerHandle | undefined;
@@ -87,6 +95,8 @@ interface Runner {
   health: { ok: boolean; detail: string };
   addresses: Record<string, string>;
   cancelTimer: () => void;
+  /** Hears what the thread says to the configuration that it was sent. */
+  onConfigured: (problem: string | undefined) => void;
 }
 
 /** Keeps the workers of a plan running. */
@@ -96,6 +106,9 @@ export class Supervisor {
   readonly #started = Promise.withResolvers<"ready" | "stopped">();
   readonly #failed = Promise.withResolvers<HostError>();
   readonly #cut = Promise.withResolvers<void>();
+  /** Workers of other hosts, by name; bounded by whoever finds them. */
+  readonly #remote = new Map<string, Peer>();
+  #workerLog: LogSettings;
   #isReady = false;
   /** When the drain must be over because the process must be restarted. */
   #hurryUntilMs: number | undefined;
@@ -113,7 +126,9 @@ export class Supervisor {
       health: { ok: true, detail: "" },
       addresses: {},
       cancelTimer: () => {},
+      onConfigured: () => {},
     }));
+    this.#workerLog = deps.workerLog;
   }
 
   /** Settles when a worker was given up after the start, or cannot be replaced in this process; the owner stops then. */
@@ -162,6 +177,48 @@ export class Supervisor {
     });
   }
 
+  /** Takes news of workers on other hosts and passes them on. */
+  updateRemote(peers: readonly Peer[], removed: readonly string[]): void {
+    for (const name of removed) this.#remote.delete(name);
+    for (const peer of peers) this.#remote.set(peer.name, peer);
+    for (const runner of this.#runners) {
+      if (runner.booted && seesOthers(runner)) runner.handle?.post({ type: "peers", peers, removed });
+    }
+  }
+
+  /** Gives every worker its part of a new configuration, in which only keys differ that may change while it runs: all of
+   *  them take it, or none does. Resolves to what is wrong with it, by worker; empty when it is in effect. */
+  async reconfigure(plan: Plan, log: LogSettings): Promise<{ worker: string; problem: string }[]> {
+    const before = { plans: this.#runners.map((runner) => runner.plan), log: this.#workerLog };
+    const problems = await this.#configure(plan.workers, log);
+    // What a worker refused would keep its next life from starting, and the others are not left half way.
+    if (problems.length > 0) await this.#configure(before.plans, before.log);
+    return problems;
+  }
+
+  async #configure(
+    plans: readonly WorkerPlan[],
+    log: LogSettings,
+  ): Promise<{ worker: string; problem: string }[]> {
+    const logChanged = log.level !== this.#workerLog.level;
+    this.#workerLog = log;
+    const answers = this.#runners.map(async (runner, i) => {
+      const plan = plans[i]!;
+      const isSame = JSON.stringify(plan.config) === JSON.stringify(runner.plan.config);
+      runner.plan = plan;
+      // A thread without its boot message gets the new plan with it.
+      if ((isSame && !logChanged) || !runner.booted) return undefined;
+      const { promise, resolve } = Promise.withResolvers<string | undefined>();
+      const cancel = this.#deps.setTimer(CONFIGURE_MS, () => resolve(SILENT));
+      runner.onConfigured = resolve;
+      runner.handle?.post({ type: "config", log, ...(isSame ? {} : { config: plan.config }) });
+      const problem = await promise;
+      cancel();
+      return problem === undefined ? undefined : { worker: plan.name, problem };
+    });
+    return (await Promise.all(answers)).filter((answer) => answer !== undefined);
+  }
+
   #load(runner: Runner): void {
     const events: WorkerEvents = {
       onMessage: (message) => {
@@ -191,6 +248,7 @@ export class Supervisor {
 
   #onMessage(runner: Runner, message: WorkerMessage): void {
     if (message.type === "failed") return this.#onDeath(runner, message.code, message.message);
+    if (message.type === "configured") return runner.onConfigured(message.problem);
     runner.addresses = message.addresses;
     runner.machine.ready(this.#deps.clock.now());
     this.#turn(runner);
@@ -267,10 +325,10 @@ export class Supervisor {
         instance: plan.instance,
         secret: this.#deps.secret,
         listen: plan.listen,
-        peers: this.#book().filter(({ name }) => name !== plan.name),
-        config: plan.config,
+        peers: this.#book(runner).filter(({ name }) => name !== plan.name),
+        config: runner.plan.config,
         dataDirectory: plan.dataDirectory,
-        log: this.#deps.workerLog,
+        log: this.#workerLog,
       });
     };
     if (incarnation === 1) return post();
@@ -298,6 +356,8 @@ export class Supervisor {
     runner.handle?.terminate();
     runner.handle = undefined;
     runner.booted = false;
+    // Its next life starts with the new configuration.
+    runner.onConfigured(undefined);
     if (!runner.up) return;
     runner.up = false;
     this.#announce(runner);
@@ -404,17 +464,29 @@ export class Supervisor {
     return failure === undefined;
   }
 
-  /** The address book: the host first, then the workers in start order. */
-  #book(): Peer[] {
-    const host: Peer = { name: HOST_NAME, address: this.#deps.plan.host.listen, state: "up", incarnation: 1 };
-    return [host, ...this.#runners.map(entryOf)];
+  /** The address book: the host first, then the workers in start order, then those of other hosts. */
+  #book(reader?: Runner): Peer[] {
+    const host: Peer = {
+      name: HOST_NAME,
+      address: this.#deps.plan.host.address,
+      state: "up",
+      incarnation: 1,
+    };
+    const remote = reader !== undefined && seesOthers(reader) ? this.#remote.values() : [];
+    return [host, ...this.#runners.map(entryOf), ...remote];
   }
+}
+
+/** Who has no business on other hosts may not reach them either, see plan.ts. */
+function seesOthers({ plan }: Runner): boolean {
+  return plan.service !== "password";
 }
 
 function entryOf({ plan, machine, up }: Runner): Peer {
   return {
     name: plan.name,
-    address: plan.listen,
+    service: plan.service,
+    address: plan.address,
     state: up ? "up" : "down",
     incarnation: machine.incarnation,
   };

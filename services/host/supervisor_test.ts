@@ -25,6 +25,7 @@ function worker(name: "kv" | "gateway", stage: number): WorkerPlan {
     instance: 1,
     stage,
     listen: { hostname: "127.0.0.1", port: 7401 + stage },
+    address: { hostname: "127.0.0.1", port: 7401 + stage },
     tcp: [],
     config: { of: name },
     dataDirectory: undefined,
@@ -33,7 +34,10 @@ function worker(name: "kv" | "gateway", stage: number): WorkerPlan {
 }
 
 const PLAN: Plan = {
-  host: { listen: { hostname: "127.0.0.1", port: 7400 } },
+  host: {
+    listen: { hostname: "127.0.0.1", port: 7400 },
+    address: { hostname: "127.0.0.1", port: 7400 },
+  },
   workers: [worker("kv", 0), worker("gateway", 1)],
 };
 

@@ -86,9 +86,9 @@ export const silentLogger: Logger = {
 export const REDACTED = "[redacted]";
 
 const SECRET_KEY =
-  /secret|token|passw(or)?d|passphrase|authorization|cookie|credential|private_?key|api_?key/i;
-/** Keys that look like secrets and are none: positions in lists. */
-const PUBLIC_KEY = /^(page|next_?page|sync)_?token$/i;
+  /secret|token|passw(or)?d|passphrase|authorization|cookie|credential|private_?key|api[_-]?key/i;
+/** Keys that look like secrets and are none: positions in lists, and paths of files. */
+const PUBLIC_KEY = /^(page|next_?page|sync)_?token$|file$/i;
 
 /** True for names of fields whose values must not be shown. */
 export function isSecretKey(key: string): boolean {
