@@ -1,8 +1,6 @@
 /** A client of an etcd cluster at the level of calls: endpoint, deadline, what may be tried again. It knows no messages:
  *  requests and answers are bytes. */
-import "./no_environment.ts";
-import { Buffer } from "node:buffer";
-import * as grpc from "@grpc/grpc-js";
+import { GrpcError, type GrpcStatus } from "../../transport/grpc/mod.ts";
 import { type Endpoint, Endpoints, type EndpointsOptions } from "./endpoints.ts";
 import { CLIENT_CLOSED, EtcdError, GRPC } from "./errors.ts";
 
@@ -12,7 +10,6 @@ export interface EtcdClientOptions extends EndpointsOptions {
   readonly connectTimeoutMs: number;
   /** Time of a call that names none, in milliseconds. */
   readonly requestTimeoutMs: number;
-  readonly clock: { now(): number; wallMs(): number };
 }
 
 /** What a call may carry besides its request. */
@@ -43,7 +40,7 @@ export interface EtcdStream {
   send(bytes: Uint8Array): void;
   /** Says that no more is sent. */
   endSending(): void;
-  /** Stops and goes on with messages; what the library has read comes still. */
+  /** Stops and goes on with messages; those that were on their way, a window's worth, come still. */
   pause(): void;
   resume(): void;
   /** Ends it; the listener hears no more. */
@@ -98,16 +95,7 @@ export class EtcdClient {
    *  @throws {EtcdError} UNAVAILABLE when none could be reached in time. */
   async duplex(path: string, listener: StreamListener, options: CallOptions): Promise<EtcdStream> {
     const endpoint = await this.#endpoints.wait(this.#options.connectTimeoutMs, options.signal);
-    const call = endpoint.client.makeBidiStreamRequest(
-      path,
-      toBuffer,
-      fromBuffer,
-      metadataOf(options.metadata),
-    );
-    return this.#stream(endpoint, call, listener, {
-      send: (bytes) => call.write(bytes),
-      endSending: () => call.end(),
-    });
+    return this.#stream(endpoint, path, listener, options, undefined);
   }
 
   /** Opens a stream of answers to one request.
@@ -119,14 +107,7 @@ export class EtcdClient {
     options: CallOptions,
   ): Promise<EtcdStream> {
     const endpoint = await this.#endpoints.wait(this.#options.connectTimeoutMs, options.signal);
-    const call = endpoint.client.makeServerStreamRequest(
-      path,
-      toBuffer,
-      fromBuffer,
-      request,
-      metadataOf(options.metadata),
-    );
-    return this.#stream(endpoint, call, listener, { send() {}, endSending() {} });
+    return this.#stream(endpoint, path, listener, options, request);
   }
 
   /** Whether any endpoint can be reached, and what is wrong with the others. */
@@ -140,80 +121,62 @@ export class EtcdClient {
     for (const end of [...this.#streams]) end();
   }
 
-  #call(
-    { client }: Endpoint,
+  async #call(
+    { channel }: Endpoint,
     path: string,
     request: Uint8Array,
     options: CallOptions,
     timeoutMs: number,
   ): Promise<Uint8Array> {
-    const { signal } = options;
-    if (signal?.aborted) {
-      return Promise.reject(new EtcdError(GRPC.CANCELLED, "the call was cancelled", { isUnsent: true }));
+    try {
+      return await channel.unary(path, request, { ...options, timeoutMs: Math.max(1, timeoutMs) });
+    } catch (error) {
+      throw toEtcdError(error);
     }
-    return new Promise((resolve, reject) => {
-      const call = client.makeUnaryRequest(
-        path,
-        toBuffer,
-        fromBuffer,
-        request,
-        metadataOf(options.metadata),
-        { deadline: this.#options.clock.wallMs() + Math.max(1, timeoutMs) },
-        (error, answer) => {
-          signal?.removeEventListener("abort", abort);
-          if (error !== null) reject(toEtcdError(error));
-          else resolve(answer ?? NO_BYTES);
-        },
-      );
-      const abort = () => call.cancel();
-      signal?.addEventListener("abort", abort);
-    });
   }
 
+  /** Opens a stream: with one request, or of those that are sent. */
   #stream(
     endpoint: Endpoint,
-    call: grpc.ClientReadableStream<Uint8Array>,
+    path: string,
     listener: StreamListener,
-    sending: Pick<EtcdStream, "send" | "endSending">,
+    { metadata }: CallOptions,
+    request: Uint8Array | undefined,
   ): EtcdStream {
     let isOver = false;
     let hasAnswered = false;
-    call.on("data", (bytes: Uint8Array) => {
-      if (isOver) return;
-      if (!hasAnswered) {
-        hasAnswered = true;
-        this.#endpoints.succeeded(endpoint);
-      }
-      listener.onMessage(bytes);
-    });
-    // The status comes after the last message and with every end.
-    call.on("status", (status: grpc.StatusObject) => {
-      this.#streams.delete(end);
-      if (isOver) return;
-      isOver = true;
-      if (status.code === 0) return listener.onEnd(undefined);
-      const error = toEtcdError(status);
-      this.#judge(endpoint, error);
-      listener.onEnd(error);
-    });
     const end = () => {
-      this.#streams.delete(end);
       if (isOver) return;
       isOver = true;
+      this.#streams.delete(end);
       call.cancel();
       listener.onEnd(new EtcdError(GRPC.UNAVAILABLE, CLIENT_CLOSED));
     };
-    this.#streams.add(end);
-    call.on("error", ignore); // the same as the status; without a listener it would be thrown
+    const call = endpoint.channel.start(path, {
+      onMessage: (bytes) => {
+        if (isOver) return;
+        if (!hasAnswered) {
+          hasAnswered = true;
+          this.#endpoints.succeeded(endpoint);
+        }
+        listener.onMessage(bytes);
+      },
+      onEnd: (status) => {
+        if (isOver) return;
+        isOver = true;
+        this.#streams.delete(end);
+        if (status.code === GRPC.OK) return listener.onEnd(undefined);
+        const error = etcdErrorOf(status);
+        this.#judge(endpoint, error);
+        listener.onEnd(error);
+      },
+    }, { ...(metadata === undefined ? {} : { metadata }), ...(request === undefined ? {} : { request }) });
+    if (call.isOpen) this.#streams.add(end);
     return {
-      send(bytes) {
-        if (!isOver) sending.send(bytes);
-      },
-      endSending() {
-        if (!isOver) sending.endSending();
-      },
-      pause: () => void call.pause(),
-      resume: () => void call.resume(),
+      send: (bytes) => void call.send(bytes),
+      endSending: () => call.endSending(),
+      pause: () => call.pause(),
+      resume: () => call.resume(),
       cancel: () => {
         isOver = true;
         this.#streams.delete(end);
@@ -230,38 +193,21 @@ export class EtcdClient {
   }
 }
 
-const NO_BYTES = new Uint8Array(0);
-/** What the library says when it did not send a request for want of a connection. */
-const UNSENT = /^(No connection established|Name resolution failed|Failed to connect)/;
-
-/** And when a connection broke while a call was on it. */
-const BROKEN = /^Received RST_STREAM with code 2/;
-
 function mayRepeat(error: EtcdError, isRepeatable: boolean): boolean {
   if (error.isUnsent) return error.code === GRPC.UNAVAILABLE;
   if (!isRepeatable) return false;
   return error.code === GRPC.UNAVAILABLE || error.code === GRPC.DEADLINE_EXCEEDED;
 }
 
-function toEtcdError({ code, details }: { code: number; details: string }): EtcdError {
-  // A connection that breaks under a call is an internal error to the library; to its callers it is one that is gone.
-  if (code === GRPC.INTERNAL && BROKEN.test(details)) return new EtcdError(GRPC.UNAVAILABLE, details);
-  return new EtcdError(code, details, { isUnsent: code === GRPC.UNAVAILABLE && UNSENT.test(details) });
+function toEtcdError(error: unknown): unknown {
+  if (error instanceof GrpcError) return etcdErrorOf(error);
+  // A name or value that cannot be sent, such as a token of bytes that no header field has.
+  if (error instanceof TypeError) {
+    return new EtcdError(GRPC.INVALID_ARGUMENT, error.message, { cause: error });
+  }
+  return error;
 }
 
-/** The library copies by Buffer's own methods, so plain bytes get Buffer's view of the same memory. */
-function toBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+function etcdErrorOf({ code, message, isUnsent }: GrpcStatus): EtcdError {
+  return new EtcdError(code, message, { isUnsent });
 }
-
-function fromBuffer(buffer: Buffer): Uint8Array {
-  return buffer;
-}
-
-function metadataOf(entries: Readonly<Record<string, string>> | undefined): grpc.Metadata {
-  const metadata = new grpc.Metadata();
-  if (entries !== undefined) { for (const name of Object.keys(entries)) metadata.set(name, entries[name]!); }
-  return metadata;
-}
-
-function ignore(): void {}

@@ -3,16 +3,13 @@
  *      connecting ──► ready ── a call fails for the connection's sake ──► backed off ── time is up, or it answers ──► ready
  *          ▲                                                                 │
  *          └──────────────────────── connection lost ◄──────────────────────┘ */
-import "./no_environment.ts";
-import * as grpc from "@grpc/grpc-js";
+import { type ChannelState, GrpcChannel, type GrpcTls } from "../../transport/grpc/mod.ts";
 import { CLIENT_CLOSED, EtcdError, GRPC } from "./errors.ts";
-import { targetOf } from "./resolver.ts";
-import { type EtcdTls, TlsCredentials } from "./tls.ts";
 
 /** Pause of an endpoint after its first failure in a row, in milliseconds; doubles up to BACKOFF_MAX_MS. */
 const BACKOFF_FIRST_MS = 50;
 const BACKOFF_MAX_MS = 2_000;
-/** The library's own pauses between attempts to connect, in milliseconds. */
+/** Pauses between attempts to connect to an endpoint, in milliseconds. */
 const RECONNECT_FIRST_MS = 50;
 const RECONNECT_MAX_MS = 1_000;
 /** Largest answer taken, in bytes: more does not fit in a message between workers, with room for its other form. */
@@ -25,7 +22,7 @@ export interface EndpointsOptions {
   /** `host:port` each. */
   readonly addresses: readonly string[];
   /** Unset: without TLS. */
-  readonly tls?: EtcdTls;
+  readonly tls?: GrpcTls;
   /** Quiet time after which a connection is asked for a sign of life, in milliseconds; etcd wants 5,000 or more. */
   readonly keepaliveTimeMs: number;
   /** Time for that sign, in milliseconds; the connection counts as lost then, and its streams end. */
@@ -40,11 +37,11 @@ export interface EndpointsOptions {
 /** One endpoint. */
 export interface Endpoint {
   readonly address: string;
-  readonly client: grpc.Client;
+  readonly channel: GrpcChannel;
 }
 
 interface Slot extends Endpoint {
-  state: grpc.connectivityState;
+  isReady: boolean;
   failures: number;
   /** Not chosen before this time. */
   backedOffUntilMs: number;
@@ -68,20 +65,8 @@ export class Endpoints {
 
   constructor(options: EndpointsOptions) {
     this.#options = options;
-    this.#slots = options.addresses.map((address): Slot => ({
-      address,
-      client: new grpc.Client(
-        targetOf(address),
-        credentialsOf(options.tls, address),
-        channelOptions(options),
-      ),
-      state: grpc.connectivityState.IDLE,
-      failures: 0,
-      backedOffUntilMs: 0,
-      lastError: "",
-    }));
+    this.#slots = options.addresses.map((address) => this.#open(address));
     this.#next = Math.floor(options.fraction() * this.#slots.length);
-    for (const slot of this.#slots) this.#follow(slot);
   }
 
   get count(): number {
@@ -94,7 +79,7 @@ export class Endpoints {
     const { length } = this.#slots;
     for (let i = 0; i < length; i++) {
       const slot = this.#slots[(this.#next + i) % length]!;
-      if (slot.state !== grpc.connectivityState.READY || slot.backedOffUntilMs > now) continue;
+      if (!slot.isReady || slot.backedOffUntilMs > now) continue;
       this.#next = (this.#next + i + 1) % length;
       return slot;
     }
@@ -169,24 +154,36 @@ export class Endpoints {
     this.#isClosed = true;
     clearTimeout(this.#wake);
     for (const waiter of [...this.#waiters]) waiter.reject(this.#unreachable());
-    for (const { client } of this.#slots) client.close();
+    for (const { channel } of this.#slots) channel.close();
   }
 
-  /** Keeps `slot.state` true and the connection wanted. */
-  #follow(slot: Slot): void {
+  /** An endpoint whose connection is kept from now on. */
+  #open(address: string): Slot {
+    const { tls, keepaliveTimeMs, keepaliveTimeoutMs, clock, fraction } = this.#options;
+    const channel = new GrpcChannel({
+      address,
+      ...(tls === undefined ? {} : { tls }),
+      isEager: true,
+      keepaliveTimeMs,
+      keepaliveTimeoutMs,
+      reconnectFirstMs: RECONNECT_FIRST_MS,
+      reconnectMaxMs: RECONNECT_MAX_MS,
+      maxReceiveBytes: RECEIVE_BYTES_MAX,
+      clock,
+      fraction,
+      onState: (state) => this.#follow(slot, state),
+    });
+    const slot: Slot = { address, channel, isReady: false, failures: 0, backedOffUntilMs: 0, lastError: "" };
+    return slot;
+  }
+
+  #follow(slot: Slot, state: ChannelState): void {
     if (this.#isClosed) return;
-    const channel = slot.client.getChannel();
-    const state = channel.getConnectivityState(true);
-    if (state !== slot.state) {
-      const wasReady = slot.state === grpc.connectivityState.READY;
-      slot.state = state;
-      if (wasReady) this.failed(slot, "the connection was lost");
-      else if (state === grpc.connectivityState.TRANSIENT_FAILURE) {
-        slot.lastError = "no connection: refused, out of reach, or TLS failed";
-      }
-      this.#changed();
-    }
-    channel.watchConnectivityState(state, Infinity, () => this.#follow(slot));
+    const wasReady = slot.isReady;
+    slot.isReady = state === "ready";
+    if (wasReady) this.failed(slot, `the connection was lost: ${slot.channel.lastError}`);
+    else if (state === "waiting") slot.lastError = `no connection: ${slot.channel.lastError}`;
+    this.#changed();
   }
 
   /** Hands out what can be used now, and plans the next look. */
@@ -209,7 +206,7 @@ export class Endpoints {
     clearTimeout(this.#wake);
     let atMs = Infinity;
     for (const slot of this.#slots) {
-      if (slot.state === grpc.connectivityState.READY) atMs = Math.min(atMs, slot.backedOffUntilMs);
+      if (slot.isReady) atMs = Math.min(atMs, slot.backedOffUntilMs);
     }
     if (atMs === Infinity || this.#isClosed) return;
     this.#wake = setTimeout(() => this.#changed(), Math.max(1, Math.ceil(atMs - this.#options.clock.now())));
@@ -226,33 +223,9 @@ export class Endpoints {
 }
 
 function isUsable(slot: Slot, now: number): boolean {
-  return slot.state === grpc.connectivityState.READY && slot.backedOffUntilMs <= now;
+  return slot.isReady && slot.backedOffUntilMs <= now;
 }
 
 function canceled(): EtcdError {
   return new EtcdError(GRPC.CANCELLED, "the call was cancelled", { isUnsent: true });
-}
-
-function credentialsOf(tls: EtcdTls | undefined, address: string): grpc.ChannelCredentials {
-  if (tls === undefined) return grpc.credentials.createInsecure();
-  return new TlsCredentials(tls, address.slice(0, address.lastIndexOf(":")));
-}
-
-function channelOptions(options: EndpointsOptions): grpc.ChannelOptions {
-  const serverName = options.tls?.serverName;
-  return {
-    "grpc.keepalive_time_ms": options.keepaliveTimeMs,
-    "grpc.keepalive_timeout_ms": options.keepaliveTimeoutMs,
-    "grpc.keepalive_permit_without_calls": 0,
-    "grpc.initial_reconnect_backoff_ms": RECONNECT_FIRST_MS,
-    "grpc.min_reconnect_backoff_ms": RECONNECT_FIRST_MS,
-    "grpc.max_reconnect_backoff_ms": RECONNECT_MAX_MS,
-    "grpc.max_receive_message_length": RECEIVE_BYTES_MAX,
-    "grpc.max_send_message_length": -1,
-    "grpc.enable_retries": 0, // what may be tried again is decided here
-    "grpc.enable_http_proxy": 0,
-    "grpc.service_config_disable_resolution": 1,
-    "grpc.use_local_subchannel_pool": 1,
-    ...(serverName === undefined ? {} : { "grpc.default_authority": serverName }),
-  };
 }

@@ -1,16 +1,5 @@
 /** What a call to the cluster ended with when it did not succeed. */
-
-/** Numbers of the gRPC codes that are told apart here. */
-export const GRPC = {
-  CANCELLED: 1,
-  UNKNOWN: 2,
-  INVALID_ARGUMENT: 3,
-  DEADLINE_EXCEEDED: 4,
-  RESOURCE_EXHAUSTED: 8,
-  INTERNAL: 13,
-  UNAVAILABLE: 14,
-  UNAUTHENTICATED: 16,
-} as const;
+export { GRPC } from "../../transport/grpc/mod.ts";
 
 /** What calls and streams are told once the client was closed. */
 export const CLIENT_CLOSED = "etcd: the client is closed";

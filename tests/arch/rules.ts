@@ -189,7 +189,7 @@ export const PARTS: readonly Part[] = [
     name: "etcd client",
     files: ["storage/etcd/**"],
     imports: ["transport/grpc/**"],
-    packages: "any",
+    packages: [],
     own: true,
     platform: false,
     pure: false,

@@ -85,7 +85,9 @@ export class GrpcChannel implements Disposable {
       ["content-type", "application/grpc"],
       ["te", "trailers"],
     ]);
-    if (options.isEager === true) this.#connect();
+    if (options.isEager !== true) return;
+    this.#state = "connecting"; // nobody is told before there is a channel
+    this.#connect();
   }
 
   get address(): string {

@@ -421,9 +421,6 @@ Deno.test("accounts: the adapter's own, one's own by token and by login; a token
 
 Deno.test({
   name: "a cluster of three: its leader is killed under writes and a watch, and nothing is lost or doubled",
-  // The gRPC library does not stop its timer for the next attempt to connect to a dead member; it ends within a second.
-  sanitizeOps: false,
-  sanitizeResources: false,
   async fn(t) {
     if (!await requireBinary(t, BINARIES.etcd.name, BINARIES.etcd.debianPackage)) return;
     await using cluster = await startCluster();
@@ -466,9 +463,6 @@ Deno.test({
 
 Deno.test({
   name: "a cluster that asks for certificates is reached with them, and with no others",
-  // As above: refused connections leave the library's timers behind.
-  sanitizeOps: false,
-  sanitizeResources: false,
   async fn(t) {
     if (!await requireBinary(t, BINARIES.etcd.name, BINARIES.etcd.debianPackage)) return;
     if (!await requireBinary(t, "openssl", "openssl")) return;
