@@ -1,5 +1,6 @@
 /** The gateway's part of the configuration, under the key `gateway`. */
 import { z } from "zod";
+import { corsConfigSchema, trustedProxiesSchema } from "./inbound/config.ts";
 import { isLoopbackHost } from "./limits/protected_mode.ts";
 
 const NOT_LOOPBACK =
@@ -124,6 +125,8 @@ export const gatewayConfigSchema = z.strictObject({
   allowedHosts: z.array(z.string().min(1).max(253)).max(64).default([]).describe(
     "Names, besides loopback ones, that protected mode accepts in Host and Origin (without port).",
   ),
+  trustedProxies: trustedProxiesSchema,
+  cors: corsConfigSchema,
   drain,
 }).prefault({});
 

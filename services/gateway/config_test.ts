@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { gatewayConfigSchema } from "./config.ts";
+import { corsConfigSchema } from "./inbound/config.ts";
 
 Deno.test("gatewayConfigSchema has these defaults", () => {
   assertEquals(gatewayConfigSchema.parse(undefined), {
@@ -28,6 +29,8 @@ Deno.test("gatewayConfigSchema has these defaults", () => {
     heartbeatMs: 15_000,
     statsTimeoutMs: 500,
     allowedHosts: [],
+    trustedProxies: [],
+    cors: corsConfigSchema.parse(undefined),
     drain: { readyGraceMs: 0 },
   });
 });
@@ -60,6 +63,8 @@ Deno.test("gatewayConfigSchema names the key of what it refuses", () => {
     [{ statsTimeoutMs: "soon" }, "statsTimeoutMs"],
     [{ allowedHosts: [""] }, "allowedHosts.0"],
     [{ drain: { readyGraceMs: -1 } }, "drain.readyGraceMs"],
+    [{ trustedProxies: ["10.0.0.1/8"] }, "trustedProxies.0"],
+    [{ cors: { origins: ["*"], credentials: true } }, "cors.credentials"],
     [{ unknown: 1 }, ""],
   ];
   for (const [input, path] of cases) {

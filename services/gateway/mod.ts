@@ -22,6 +22,8 @@ import type { HttpListener } from "./edges/listener.ts";
 import type { RespListener } from "./edges/resp.ts";
 import { createRpcEdge } from "./edges/rpc.ts";
 import { createSystemEdge } from "./edges/system.ts";
+import { createClientAddresses } from "./inbound/client_address.ts";
+import { createCors } from "./inbound/cors.ts";
 import { ProtectedMode } from "./limits/protected_mode.ts";
 import { Slots } from "./limits/slots.ts";
 import { createGatewayMetrics } from "./metrics.ts";
@@ -138,11 +140,11 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     openapi: JSON.stringify(describeApi(routes.routes, deps.version.version)),
     addresses: () => ({ http: listener.url, grpc: grpc.address, resp: resp.address }),
   });
-  const protectedMode = new ProtectedMode(config.allowedHosts);
+  const protectedMode = new ProtectedMode(config.allowedHosts, config.cors.origins);
   const stages: Stages = {
     tracing: createTracing(isTracing()),
-    clients: { of: ({ hostname, port, isSecure }) => ({ ip: hostname, port, isSecure }) },
-    cors: { preflight: () => undefined, apply() {} },
+    clients: createClientAddresses(config.trustedProxies),
+    cors: createCors(config.cors),
     rateLimits: { admit() {}, admitCaller() {}, describe() {} },
     authentication: { authenticate: () => DEVELOPER_CALLER },
     authorization: { authorize() {} },

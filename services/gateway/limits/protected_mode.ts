@@ -27,10 +27,13 @@ const REMEMBERED_HOSTS_MAX = 64;
 /** Decides whether Host and Origin are ours. */
 export class ProtectedMode {
   readonly #allowed: ReadonlySet<string>;
+  readonly #allowedOrigins: ReadonlySet<string>;
   readonly #accepted = new Set<string>();
 
-  /** `allowedHosts`: names accepted besides loopback ones. */
-  constructor(allowedHosts: readonly string[]) {
+  /** `allowedHosts`: names accepted besides loopback ones; `allowedOrigins`: origins, as browsers write them. `*` is none:
+   *  that all pages may read does not mean that all may act as whoever sits at this machine. */
+  constructor(allowedHosts: readonly string[], allowedOrigins: readonly string[] = []) {
+    this.#allowedOrigins = new Set(allowedOrigins.filter((origin) => origin !== "*"));
     this.#allowed = new Set(allowedHosts.map((host) => host.toLowerCase()));
   }
 
@@ -43,7 +46,7 @@ export class ProtectedMode {
       if (this.#accepted.size >= REMEMBERED_HOSTS_MAX) this.#accepted.clear();
       this.#accepted.add(host);
     }
-    if (origin === undefined) return "ok";
+    if (origin === undefined || this.#allowedOrigins.has(origin)) return "ok";
     const separator = origin.indexOf("://");
     const name = separator < 0 ? undefined : authorityHost(origin.slice(separator + 3));
     return name !== undefined && this.#isOurs(name) ? "ok" : "foreign_origin";
