@@ -59,6 +59,12 @@ const TABLE = {
     grpc: Code.Aborted,
     retryAfterS: 1,
   },
+  breaker_open: {
+    status: 503,
+    title: "Service left alone after failures",
+    grpc: Code.Unavailable,
+    retryAfterS: 1,
+  },
   too_many_requests: {
     status: 503,
     title: "Too many requests at once",
@@ -102,12 +108,22 @@ const CODE_NAMES: Readonly<Record<Code, ProblemCode>> = {
 /** Why the gateway does not do what was asked. */
 export class GatewayError extends Error {
   override readonly name = "GatewayError";
-  /** `allow` is the value of the Allow header of a 405. */
-  constructor(readonly code: ProblemCode, message: string, options?: ErrorOptions & { allow?: string }) {
+  /** `allow` is the value of the Allow header of a 405, `challenge` that of WWW-Authenticate,
+   *  `retryAfterS` that of Retry-After where it is known better than by the table. */
+  constructor(
+    readonly code: ProblemCode,
+    message: string,
+    options?: ErrorOptions & { allow?: string; challenge?: string; retryAfterS?: number },
+  ) {
     super(message, options);
     this.allow = options?.allow;
+    this.challenge = options?.challenge;
+    this.retryAfterS = options?.retryAfterS ?? (TABLE[code] as Row).retryAfterS;
   }
   readonly allow: string | undefined;
+  readonly challenge: string | undefined;
+  /** Seconds for Retry-After, or undefined. */
+  readonly retryAfterS: number | undefined;
 
   /** HTTP status of the code. */
   get status(): number {
@@ -117,11 +133,6 @@ export class GatewayError extends Error {
   /** Number of the gRPC code. */
   get grpcCode(): Code {
     return TABLE[this.code].grpc;
-  }
-
-  /** Seconds for Retry-After, or undefined. */
-  get retryAfterS(): number | undefined {
-    return (TABLE[this.code] as Row).retryAfterS;
   }
 
   /** True when it tells of trouble on our side, which is worth a line in the log. */
@@ -205,6 +216,7 @@ export function errorResponse(
   if (error.allow !== undefined) headers["allow"] = error.allow;
   // RFC 9110 §15.5.2: a 401 says how to authenticate.
   if (error.code === "unauthenticated") headers["www-authenticate"] = "Bearer";
+  if (error.challenge !== undefined) headers["www-authenticate"] = error.challenge;
   const status = dialect === "etcd" ? ETCD_STATUS[error.code] ?? error.status : error.status;
   const body = dialect === "etcd" ? rpcStatusOf(error) : problemOf(error, requestId);
   return new Response(JSON.stringify(body), { status, headers });
