@@ -144,7 +144,8 @@ function isUnavailable(error: unknown): boolean {
   return error instanceof ConnectError && error.code === Code.Unavailable;
 }
 
-function metadata(
+/** What a call of a request carries besides its message. */
+export function metadata(
   { requestId, trace, traceparent, caller, authorization, token }: Exchange,
 ): Record<string, string> {
   const entries: Record<string, string> = { "x-request-id": requestId };

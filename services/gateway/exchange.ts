@@ -1,4 +1,5 @@
 /** One HTTP request under way: what the gateway needs of it, read once. */
+import type { Policy } from "./limits/token_bucket.ts";
 import type { RouteMatch } from "./routes.ts";
 import type { Caller, Client, RequestTrace } from "./stages.ts";
 
@@ -27,6 +28,8 @@ export interface Exchange {
   /** What shows who the client is, for the service to judge: etcd's clients use either name. */
   readonly authorization: string | undefined;
   readonly token: string | undefined;
+  /** `X-API-Key`. */
+  readonly apiKey: string | undefined;
   readonly cookie: string | undefined;
   readonly idempotencyKey: string | undefined;
   /** All headers, for what few requests need. */
@@ -40,8 +43,15 @@ export interface Exchange {
   /** Undefined until it is known. */
   caller: Caller | undefined;
   trace: RequestTrace | undefined;
+  /** The rate limit that is nearest to its end, and the requests it still lets pass. */
+  limit: Policy | undefined;
+  limitLeft: number;
+  /** Fields that the answer gets besides its own, whatever it is. */
+  answerHeaders: [name: string, value: string][] | undefined;
   requestBytes: number;
   responseBytes: number;
+  /** Status of an error that is told in an answer whose own status is 200, as streams and gRPC-Web have it. */
+  errorStatus: number | undefined;
 }
 
 const REQUEST_ID = /^[A-Za-z0-9._~-]{1,128}$/;
@@ -63,7 +73,7 @@ export function readExchange(
   let ifMatch: string | undefined, ifNoneMatch: string | undefined, lastEventId: string | undefined;
   let traceparent: string | undefined, requestId: string | undefined;
   let authorization: string | undefined, token: string | undefined, ttl: string | undefined;
-  let cookie: string | undefined, idempotencyKey: string | undefined;
+  let cookie: string | undefined, idempotencyKey: string | undefined, apiKey: string | undefined;
   for (const [name, value] of request.headers) {
     headerBytes += name.length + value.length;
     switch (name) {
@@ -96,6 +106,9 @@ export function readExchange(
         break;
       case "token":
         token = value;
+        break;
+      case "x-api-key":
+        apiKey = value;
         break;
       case "cookie":
         cookie = value;
@@ -136,6 +149,7 @@ export function readExchange(
     traceparent: traceparent !== undefined && TRACEPARENT.test(traceparent) ? traceparent : undefined,
     authorization,
     token,
+    apiKey,
     cookie,
     idempotencyKey,
     headers: request.headers,
@@ -146,7 +160,11 @@ export function readExchange(
     client: NO_CLIENT,
     caller: undefined,
     trace: undefined,
+    limit: undefined,
+    limitLeft: 0,
+    answerHeaders: undefined,
     requestBytes: 0,
     responseBytes: 0,
+    errorStatus: undefined,
   };
 }

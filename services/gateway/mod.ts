@@ -1,6 +1,10 @@
 /** The gateway: HTTP in front of the services. Wires its parts; what touches the platform is passed in. */
 import type { Transport } from "@connectrpc/connect";
 import type { Registry } from "prom-client";
+import { startRawCall } from "../../transport/rpc/mod.ts";
+import { createAuthorization } from "./auth/access.ts";
+import { createAuthentication } from "./auth/authentication.ts";
+import { withSignIn } from "./auth/sign_in.ts";
 import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
@@ -10,6 +14,9 @@ import { Health } from "$proto/grpc/health/v1/health_pb.ts";
 import { Lock } from "$proto/v3lockpb/v3lock_pb.ts";
 import { createCalls } from "./calls.ts";
 import type { GatewayConfig } from "./config.ts";
+import type { Exchange } from "./exchange.ts";
+import type { GatewayError } from "./problem.ts";
+import { createConnectEdge } from "./edges/connect.ts";
 import { createGrpcEdge } from "./edges/grpc.ts";
 import type { AcceptSocket, TcpListener } from "./edges/grpc/listener.ts";
 import { createHealth } from "./edges/grpc/health.ts";
@@ -30,10 +37,9 @@ import { createGatewayMetrics } from "./metrics.ts";
 import { createMetricsCollector } from "./metrics_collector.ts";
 import { describeApi } from "./openapi.ts";
 import { createReadinessProbe } from "./readiness.ts";
-import { DEVELOPER, encodePrincipal } from "../runtime/principal.ts";
 import { isTracing } from "../runtime/tracing.ts";
 import { buildRouteTable, type Exposure } from "./routes.ts";
-import type { Caller, Stages } from "./stages.ts";
+import type { Stages } from "./stages.ts";
 import { createTracing } from "./tracing.ts";
 import { pause, TimeoutQueue, type Timer } from "./timer.ts";
 
@@ -53,20 +59,16 @@ export const EXPOSED: readonly Exposure[] = [
   { service: Election, peer: "kv", dialect: "etcd", grant: "kv" },
 ];
 
-const DEVELOPER_CALLER: Caller = {
-  principal: DEVELOPER,
-  encoded: encodePrincipal(DEVELOPER),
-  credential: "none",
-};
-
 /** What the gateway is made of. */
 export interface GatewayDeps {
   readonly config: GatewayConfig;
   /** Name of this worker: `gateway`, or `gateway-2`. */
   readonly name: string;
   readonly peers: { names(): readonly string[]; transport(name: string): Transport };
-  readonly clock: { now(): number };
+  readonly clock: { now(): number; wallMs(): number };
   readonly timer: Timer;
+  /** Fetches the public keys of issuers. */
+  readonly fetch: typeof fetch;
   newRequestId(): string;
   readonly log: EdgeLog;
   readonly metrics: Registry;
@@ -102,24 +104,36 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
 
   const routes = buildRouteTable(EXPOSED);
   const metrics = createGatewayMetrics(deps.metrics, deps.residentMemoryBytes);
+  const cookieOrigins = new Set(config.cors.credentials ? config.cors.origins : []);
+  const isAllowedOrigin = (origin: string) => cookieOrigins.has(origin);
   const bodyTimeouts = new TimeoutQueue(config.requestTimeoutMs, clock, timer);
-  const rpc = createRpcEdge({
-    calls: createCalls({
-      transport,
-      clock,
-      timer,
-      readRetryMs: config.readRetryMs,
-      onRetry: metrics.retried,
-    }),
+  const answering = {
     timer,
     clock,
     metrics,
     bodyLimits: { bytesMax: config.limits.bodyBytes, timeouts: bodyTimeouts },
-    heartbeatMs: config.heartbeatMs,
     streamSlots: new Slots(config.limits.concurrentStreams),
-    onFault(error, exchange) {
+    onFault(error: GatewayError, exchange: Exchange) {
       deps.log.error("stream failed", { requestId: exchange.requestId, path: exchange.path, error });
     },
+  };
+  const connect = createConnectEdge({
+    ...answering,
+    start: (route, handler, options) => startRawCall(transport(route.peer), route.rpc, handler, options),
+  });
+  const rpc = createRpcEdge({
+    ...answering,
+    calls: withSignIn(
+      createCalls({
+        transport,
+        clock,
+        timer,
+        readRetryMs: config.readRetryMs,
+        onRetry: metrics.retried,
+      }),
+      { refreshPolicy: () => authentication.refreshPolicy(), isAllowedOrigin },
+    ),
+    heartbeatMs: config.heartbeatMs,
   });
   const readiness = createReadinessProbe({
     transport,
@@ -139,24 +153,37 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     version: deps.version,
     openapi: JSON.stringify(describeApi(routes.routes, deps.version.version)),
     addresses: () => ({ http: listener.url, grpc: grpc.address, resp: resp.address }),
+    jwks: () => authentication.jwks,
   });
   const protectedMode = new ProtectedMode(config.allowedHosts, config.cors.origins);
+  const { openPaths, closedPaths } = splitPaths(system.paths, config.auth.openPaths);
+  const authentication = createAuthentication({
+    transport: () => transport("session"),
+    config: config.auth,
+    protectedMode,
+    openPaths,
+    isAllowedOrigin,
+    clock,
+    timer,
+    fetch: deps.fetch,
+    log: deps.log,
+  });
   const stages: Stages = {
     tracing: createTracing(isTracing()),
     clients: createClientAddresses(config.trustedProxies),
     cors: createCors(config.cors),
     rateLimits: { admit() {}, admitCaller() {}, describe() {} },
-    authentication: { authenticate: () => DEVELOPER_CALLER },
-    authorization: { authorize() {} },
+    authentication,
+    authorization: createAuthorization(closedPaths),
     idempotency: { run: (request, _exchange, answer) => answer(request) },
   };
   const httpHandler = createHttpEdge({
     routes,
     rpc,
+    connect,
     system,
     metrics,
     stages,
-    protectedMode,
     requestSlots: new Slots(config.limits.concurrentRequests),
     limits: config.limits,
     requestTimeoutMs: config.requestTimeoutMs,
@@ -200,6 +227,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       await pause(timer, Math.min(config.drain.readyGraceMs, deadlineMs / 2));
     }
     rpc.drain();
+    connect.drain();
     const done = new AbortController();
     const shutdown = Promise.all([listener.shutdown(), grpc.drain(), resp.shutdown()]).finally(() =>
       done.abort()
@@ -207,6 +235,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     await Promise.race([shutdown, pause(timer, Math.max(0, deadlineAtMs - clock.now()), done.signal)]);
     grpc.close();
     bodyTimeouts.close();
+    authentication.close();
   }
 
   return {
@@ -217,4 +246,13 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     health: () => ({ ok: !isDraining, detail: isDraining ? "draining" : "" }),
     drain: (deadlineMs) => drained ??= drain(deadlineMs),
   };
+}
+
+/** Paths of the gateway's own that never need a credential: whether it lives, and the keys that verify tokens. */
+const ALWAYS_OPEN: readonly string[] = ["/livez", "/readyz", "/health", "/healthz", "/.well-known/jwks.json"];
+
+/** Parts the gateway's own paths into those that need no credential and the rest. */
+function splitPaths(all: ReadonlySet<string>, configured: readonly string[]) {
+  const openPaths: ReadonlySet<string> = new Set([...ALWAYS_OPEN, ...configured]);
+  return { openPaths, closedPaths: new Set([...all].filter((path) => !openPaths.has(path))) };
 }

@@ -43,6 +43,9 @@ const TABLE = {
   foreign_origin: { status: 403, title: "Refused in protected mode", grpc: Code.PermissionDenied },
   request_timeout: { status: 408, title: "Request timeout", grpc: Code.DeadlineExceeded },
   precondition_failed: { status: 412, title: "Precondition failed", grpc: Code.FailedPrecondition },
+  unsupported_media_type: { status: 415, title: "Unsupported media type", grpc: Code.Unknown },
+  // A client's mistake that gRPC and the Connect protocol call `internal`.
+  malformed_message: { status: 400, title: "Malformed message", grpc: Code.Internal },
   body_too_large: { status: 413, title: "Body too large", grpc: Code.ResourceExhausted },
   url_too_long: { status: 414, title: "URL too long", grpc: Code.InvalidArgument },
   headers_too_large: { status: 431, title: "Headers too large", grpc: Code.InvalidArgument },
@@ -85,8 +88,8 @@ export type ProblemCode = keyof typeof TABLE;
 /** Every code, for the OpenAPI document. */
 export const PROBLEM_CODES = Object.keys(TABLE) as ProblemCode[];
 
-// The names of gRPC codes, by number.
-const CODE_NAMES: Readonly<Record<Code, ProblemCode>> = {
+/** The names of gRPC codes, by number. */
+export const CODE_NAMES: Readonly<Record<Code, ProblemCode>> = {
   [Code.Canceled]: "canceled",
   [Code.Unknown]: "unknown",
   [Code.InvalidArgument]: "invalid_argument",

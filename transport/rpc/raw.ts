@@ -16,6 +16,8 @@ export interface RawEnd {
   readonly trailers: Headers | undefined;
   /** Set when the call surely left nothing at its peer, since not a byte of it was sent. */
   readonly wasNeverSent?: boolean;
+  /** Messages that tell more of an error, with their type names; absent when there are none. */
+  readonly details?: readonly { readonly type: string; readonly value: Uint8Array }[];
 }
 
 /** Told of what happens to one call. Runs on the turn the bytes arrived on; must not throw. */
@@ -217,7 +219,10 @@ class ClientRawCall extends ClientCall implements RawCall {
     const trailers = end.metadataStart < end.payload.length
       ? readMetadata(end.payload, end.metadataStart, new Headers())
       : undefined;
-    this.#handler.onEnd({ code: end.code, message: end.message, trailers });
+    const { code, message, details } = end;
+    this.#handler.onEnd(
+      details.length === 0 ? { code, message, trailers } : { code, message, trailers, details },
+    );
   }
 
   #writeFrame(writer: FrameWriter, message: Uint8Array): void {

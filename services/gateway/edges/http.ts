@@ -1,12 +1,12 @@
 /** The HTTP edge: every request passes the same stages, in the order in which `handle` has them. */
 import { type Exchange, readExchange } from "../exchange.ts";
-import type { ProtectedMode } from "../limits/protected_mode.ts";
 import { checkAnnouncedLength } from "../limits/body.ts";
 import type { Slots } from "../limits/slots.ts";
 import type { GatewayMetrics, RouteMetrics } from "../metrics.ts";
 import { errorResponse, fromServiceError, GatewayError } from "../problem.ts";
 import type { RouteTable } from "../routes.ts";
 import type { Remote, Stages } from "../stages.ts";
+import type { ConnectEdge } from "./connect.ts";
 import type { RpcEdge } from "./rpc.ts";
 import type { SystemEdge } from "./system.ts";
 import { wantsWebSocket } from "./websocket.ts";
@@ -22,11 +22,10 @@ export interface EdgeLog {
 export interface HttpEdgeDeps {
   readonly routes: RouteTable;
   readonly rpc: RpcEdge;
+  readonly connect: ConnectEdge;
   readonly system: SystemEdge;
   readonly metrics: GatewayMetrics;
   readonly stages: Stages;
-  /** Asked while nobody has to show who they are. */
-  readonly protectedMode: ProtectedMode;
   readonly requestSlots: Slots;
   readonly limits: { readonly bodyBytes: number; readonly headerBytes: number; readonly urlBytes: number };
   readonly requestTimeoutMs: number;
@@ -69,16 +68,16 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     }
     stages.cors.apply(exchange, response.headers);
     stages.rateLimits.describe(exchange, response.headers);
+    for (const [name, value] of exchange.answerHeaders ?? []) response.headers.append(name, value);
     exchange.trace?.end(response.status, failure);
     finish(exchange, response, metrics);
     return response;
   };
 
   async function pass(request: Request, exchange: Exchange, isSystem: boolean): Promise<Response> {
-    refuseForeign(exchange); // protected mode: only while there are no users
     refuseOversized(exchange); // 7. limits
     stages.rateLimits.admit(exchange); // 8. rate limit
-    const caller = stages.authentication.authenticate(exchange); // 9. authentication
+    const caller = stages.authentication.authenticate(exchange); // 9. authentication, or protected mode
     exchange.caller = caller instanceof Promise ? await caller : caller;
     stages.rateLimits.admitCaller(exchange);
     stages.authorization.authorize(exchange); // 10. authorisation
@@ -87,25 +86,6 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     if (exchange.idempotencyKey === undefined) return await answerRpc(request, exchange);
     // 11. idempotency, 12. route
     return await stages.idempotency.run(request, exchange, (whole) => answerRpc(whole, exchange));
-  }
-
-  function refuseForeign(exchange: Exchange): void {
-    const { host, targetHost, origin } = exchange;
-    let verdict = deps.protectedMode.check(host, origin);
-    if (verdict === "ok" && targetHost !== host) verdict = deps.protectedMode.check(targetHost, undefined);
-    if (verdict === "ok") return;
-    throw new GatewayError(
-      verdict,
-      {
-        malformed_host: "the Host header is not a host and port",
-        foreign_host:
-          "no users are configured, so only requests for a loopback name (localhost, 127.0.0.1) are " +
-          "answered; this one is for another host. Name the host in gateway.allowedHosts to accept it",
-        foreign_origin:
-          "no users are configured, so only pages of a loopback origin may call; this one is of another " +
-          "origin. Name its host in gateway.allowedHosts to accept it",
-      }[verdict],
-    );
   }
 
   function refuseOversized(exchange: Exchange): void {
@@ -134,7 +114,8 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
       );
     }
     try {
-      return await deps.rpc.answer(request, exchange);
+      const { protocol } = exchange.match!.route;
+      return await (protocol === "rpc" ? deps.connect : deps.rpc).answer(request, exchange);
     } finally {
       slots.leave();
     }
@@ -166,11 +147,14 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
       const { requestId, trace, path } = exchange;
       deps.log.error("request failed", { requestId, traceId: trace?.traceId, path, error: mapped });
     } else if (mapped.cause === undefined) deps.metrics.refused(mapped.code);
-    return errorResponse(mapped, exchange.requestId, exchange.match?.route.dialect ?? "aetherflow");
+    const route = exchange.match?.route;
+    return route?.protocol === "rpc"
+      ? deps.connect.refuse(exchange, mapped)
+      : errorResponse(mapped, exchange.requestId, route?.dialect ?? "aetherflow");
   }
 
   function finish(exchange: Exchange, response: Response, metrics: RouteMetrics): void {
-    const { status } = response;
+    const status = exchange.errorStatus ?? response.status;
     const durationMs = deps.clock.now() - exchange.startedAtMs;
     metrics.end(status, durationMs, exchange.requestBytes, exchange.responseBytes);
     const fields = {
