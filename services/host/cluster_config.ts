@@ -63,9 +63,13 @@ export const clusterConfigSchema = z.strictObject({
   host: z.string().min(1).default("127.0.0.1").describe(
     "IP address that the Quantum nodes listen on; another than loopback needs secretFile and networks.",
   ),
-  advertise: z.string().default("").describe(
-    "Address under which other hosts reach the Quantum nodes; empty: cluster.host.",
-  ),
+  advertise: z.string().regex(
+    /^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[?[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*\]?)?$/,
+    "expected an IP address",
+  )
+    .default("").describe(
+      "IP address under which other hosts reach the Quantum nodes; empty: cluster.host.",
+    ),
   networks: z.array(z.string().regex(NETWORK, "expected an IP address or an IPv4 network such as 10.0.0.0/8"))
     .max(64).default([]).describe(
       "Addresses and IPv4 networks of the other hosts. The workers may talk to these, and no others; empty with secretFile: " +

@@ -11,19 +11,22 @@ import {
 import { openQuantumNode } from "../../transport/channels/quantum.ts";
 import { createChannelTransport, createRpcServer } from "../../transport/rpc/mod.ts";
 import { systemClock } from "../runtime/clock.ts";
-import { createLogger, type LogSettings } from "../runtime/log.ts";
+import { createLogger, type LogSettings, silentLogger } from "../runtime/log.ts";
 import { createMetrics, Gauge } from "../runtime/metrics.ts";
 import { createPeers } from "../runtime/peers.ts";
 import { registerQuantumMetrics } from "../runtime/quantum_metrics.ts";
-import { systemRandom } from "../runtime/random.ts";
+import { randomFraction, systemRandom } from "../runtime/random.ts";
 import { readClusterSecret } from "./cluster_secret.ts";
+import type { Peer } from "../runtime/worker_context.ts";
+import { VERSION } from "../runtime/version.ts";
 import type { Config } from "./config.ts";
 import { openDataFolder } from "./data_folder.ts";
+import { openDiscovery } from "./discovery/mod.ts";
 import type { HostError } from "./exit_code.ts";
 import { createPlan, hostAndPort } from "./plan.ts";
 import { portsFree, resolvePorts } from "./ports.ts";
 import { spawnWorker } from "./spawn.ts";
-import { readEtcdTlsTexts, readTlsTexts } from "./tls_texts.ts";
+import { readEtcdTlsTexts, readRegistryTlsTexts, readTlsTexts } from "./tls_texts.ts";
 import { Supervisor, type SupervisorDeps, type WorkerReport } from "./supervisor.ts";
 
 /** Length of the secret that the nodes of one boot share when the host is alone. */
@@ -74,6 +77,7 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
     workerLog,
     options.writeLog === undefined ? {} : { write: options.writeLog },
   );
+  const registryTlsTexts = readRegistryTlsTexts(config);
   const { secretFile } = config.cluster;
   const secret = secretFile === ""
     ? systemRandom.fill(new Uint8Array(SECRET_BYTES))
@@ -96,6 +100,8 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
   const worker = (name: string) => createClient(WorkerService, peers.transport(name));
   const { heartbeat, restart, startTimeoutMs, drain } = config.host;
 
+  /** This host's workers as their peers know them. */
+  const book = new Map<string, Peer>();
   const supervisor = new Supervisor({
     plan,
     secret,
@@ -120,7 +126,47 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
     async drain(name, deadlineMs) {
       await worker(name).drain({ deadlineMs }, { timeoutMs: deadlineMs });
     },
-    updatePeers: (changed) => peers.update(changed),
+    updatePeers(changed) {
+      peers.update(changed);
+      for (const peer of changed) book.set(peer.name, peer);
+      announce();
+    },
+  });
+
+  // Channels of its own: a check reaches also who is down in the book.
+  const checked = createPeers({
+    connect: (to, signal) => node.connect(to, signal),
+    createTransport: createChannelTransport,
+    log: silentLogger,
+  });
+  const { checkTimeoutMs } = config.cluster.discovery;
+  const discovery = openDiscovery({
+    config: config.cluster,
+    tlsTexts: registryTlsTexts,
+    clock: systemClock,
+    fraction: () => randomFraction(systemRandom),
+    log,
+    version: VERSION,
+    onChange(changed, removed) {
+      supervisor.updateRemote(changed, removed);
+      checked.update([], removed);
+    },
+    async check(peer) {
+      checked.update([peer]);
+      try {
+        await createClient(WorkerService, checked.transport(peer.name)).health({}, {
+          timeoutMs: checkTimeoutMs,
+        });
+      } catch (error) {
+        // A refusal is a sign of life too.
+        if (isSilence(error)) throw error;
+      }
+    },
+  });
+  let announce = () => {};
+  void discovery.then((found) => {
+    announce = () => found?.announce([...book.values()]);
+    announce();
   });
 
   const metrics = createMetrics("host");
@@ -133,6 +179,8 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
 
   const resources = opened.move();
   const release = async () => {
+    await (await discovery)?.close();
+    checked.close();
     peers.close();
     await node.close();
     resources.dispose();
@@ -147,6 +195,8 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
     addresses: () => ({ ...supervisor.addresses, quantum: hostAndPort(plan.host.address) }),
     report: () => supervisor.report(),
     async stop() {
+      // Others send no more from here on; what they sent is finished.
+      await (await discovery)?.close();
       const clean = await supervisor.stop();
       await release();
       return clean;

@@ -2,6 +2,7 @@
 import type { TlsTexts } from "../gateway/config.ts";
 import type { EtcdTlsTexts } from "../kv/config.ts";
 import type { Config } from "./config.ts";
+import type { RegistryTlsTexts } from "./discovery/mod.ts";
 import { EXIT, HostError } from "./exit_code.ts";
 
 /** Texts of the files of `gateway.grpc.tls`; undefined when it names none.
@@ -25,6 +26,19 @@ export function readEtcdTlsTexts(config: Config): EtcdTlsTexts | undefined {
     ca: readOptional("kv.etcd.tls.caFile", tls.caFile, "CERTIFICATE"),
     cert: readOptional("kv.etcd.tls.certFile", tls.certFile, "CERTIFICATE"),
     key: readOptional("kv.etcd.tls.keyFile", tls.keyFile, "PRIVATE KEY"),
+  };
+}
+
+/** Texts of the files of `cluster.discovery.etcd.tls`; undefined without such a registry.
+ *  @throws {HostError} as readTlsTexts. */
+export function readRegistryTlsTexts({ cluster: { discovery } }: Config): RegistryTlsTexts | undefined {
+  if (discovery.kind !== "etcd") return undefined;
+  const { tls } = discovery.etcd;
+  const key = "cluster.discovery.etcd.tls";
+  return {
+    ca: readOptional(`${key}.caFile`, tls.caFile, "CERTIFICATE"),
+    cert: readOptional(`${key}.certFile`, tls.certFile, "CERTIFICATE"),
+    key: readOptional(`${key}.keyFile`, tls.keyFile, "PRIVATE KEY"),
   };
 }
 

@@ -249,6 +249,7 @@ export const PARTS: readonly Part[] = [
       "services/runtime/**",
       "services/*/config.ts",
       "transport/**",
+      "storage/etcd/**",
       "proto/gen/**",
     ],
     packages: "any",
