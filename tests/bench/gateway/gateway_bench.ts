@@ -1,6 +1,9 @@
-/** A request that passes everything: JWT, rate limits, metrics, trace context; wrk → gateway → session worker. */
+/** A request that passes everything: JWT, rate limits, metrics, trace context; wrk → gateway → session worker. And what the gateway adds
+ *  to the time of the service's RPC. */
 import { startProduct } from "../../support/product.ts";
 import { type BenchRow, median, spread } from "../row.ts";
+import { Asked } from "../transport/ask.ts";
+import type { Latencies, LatencyMessage } from "./latency_worker.ts";
 import { type WrkRun, wrkRuns } from "../wrk.ts";
 
 /** Limits that are checked on every request and refuse none. */
@@ -13,9 +16,26 @@ const LIMITS = [
   "gateway.rateLimit.principal.burst=1000000",
 ].flatMap((setting) => ["--set", setting]);
 
+/** Runs and length of the latency rows. */
+const LATENCY_RUNS = 3;
+const LATENCY_SECONDS = 5;
+
 /** Runs wrk against a session's Get with an access token. Needs wrk on PATH. */
 export async function bench(): Promise<BenchRow[]> {
-  await using product = await startProduct({ args: LIMITS });
+  // A shared secret lets a process beside the product call its workers as a gateway does.
+  const secretFile = await Deno.makeTempFile({ prefix: "aetherflow-bench-" });
+  await Deno.writeTextFile(secretFile, "ab".repeat(32));
+  try {
+    return await measure(secretFile);
+  } finally {
+    await Deno.remove(secretFile);
+  }
+}
+
+async function measure(secretFile: string): Promise<BenchRow[]> {
+  await using product = await startProduct({
+    args: [...LIMITS, "--set", `cluster.secretFile=${secretFile}`],
+  });
   const post = async (path: string, body: unknown, token?: string) => {
     const answer = await fetch(`${product.url}/api/v1/${path}`, {
       method: "POST",
@@ -32,14 +52,56 @@ export async function bench(): Promise<BenchRow[]> {
   await post("users", who);
   const { accessToken, sessionId } = await post("auth/login", who);
   const url = `${product.url}/api/v1/sessions/${sessionId}`;
-  const measured = await wrkRuns(url, {
-    headers: {
-      authorization: `Bearer ${accessToken}`,
-      traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    },
+  const headers = {
+    authorization: `Bearer ${accessToken}`,
+    traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+  };
+  const measured = await wrkRuns(url, { headers });
+  const stats = await (await fetch(`${product.url}/api/v1/admin/stats`, { headers })).json();
+  const { address } = stats.targets.find(({ service }: { service: string }) => service === "session");
+  const latencies = await compare({
+    url,
+    headers,
+    secretFile,
+    address,
+    sessionId,
+    perSecond: Math.round(median(measured.map((run) => run.perSecond)) / 2),
+    seconds: LATENCY_SECONDS,
   });
   await product.stop();
-  return rows("session Get with JWT, rate limits, metrics, trace context, wrk -c64", measured);
+  return [
+    ...rows("session Get with JWT, rate limits, metrics, trace context, wrk -c64", measured),
+    ...latencyRows(latencies),
+  ];
+}
+
+async function compare(message: LatencyMessage): Promise<{ http: Latencies; rpc: Latencies }[]> {
+  const client = new Asked("../gateway/latency_worker.ts");
+  try {
+    const runs = [];
+    for (let run = 0; run < LATENCY_RUNS; run++) {
+      runs.push(await client.ask<{ http: Latencies; rpc: Latencies }>(message));
+    }
+    return runs;
+  } finally {
+    client.stop();
+  }
+}
+
+function latencyRows(runs: readonly { http: Latencies; rpc: Latencies }[]): BenchRow[] {
+  const row = (name: string, pick: (latencies: Latencies) => number, barMs: number): BenchRow => {
+    const added = runs.map(({ http, rpc }) => pick(http) - pick(rpc));
+    return {
+      name: `added to the RPC's time by the gateway at half load, ${name}`,
+      value: median(added),
+      unit: "ms",
+      spread: spread(added),
+      against: { name: "the RPC itself", value: median(runs.map(({ rpc }) => pick(rpc))) },
+      bar: `<= ${barMs} ms`,
+      pass: median(added) <= barMs,
+    };
+  };
+  return [row("p50", ({ p50Ms }) => p50Ms, 0.3), row("p99", ({ p99Ms }) => p99Ms, 2)];
 }
 
 function rows(name: string, measured: readonly WrkRun[]): BenchRow[] {
