@@ -1,6 +1,7 @@
 /** The gateway's part of the configuration, under the key `gateway`. */
 import { z } from "zod";
 import { corsConfigSchema, trustedProxiesSchema } from "./inbound/config.ts";
+import { rateLimitConfigSchema } from "./limits/config.ts";
 import { isLoopbackHost } from "./limits/protected_mode.ts";
 
 const NOT_LOOPBACK =
@@ -127,6 +128,7 @@ export const gatewayConfigSchema = z.strictObject({
   ),
   trustedProxies: trustedProxiesSchema,
   cors: corsConfigSchema,
+  rateLimit: rateLimitConfigSchema,
   drain,
 }).prefault({});
 

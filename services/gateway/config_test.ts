@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { gatewayConfigSchema } from "./config.ts";
 import { corsConfigSchema } from "./inbound/config.ts";
+import { rateLimitConfigSchema } from "./limits/config.ts";
 
 Deno.test("gatewayConfigSchema has these defaults", () => {
   assertEquals(gatewayConfigSchema.parse(undefined), {
@@ -31,6 +32,7 @@ Deno.test("gatewayConfigSchema has these defaults", () => {
     allowedHosts: [],
     trustedProxies: [],
     cors: corsConfigSchema.parse(undefined),
+    rateLimit: rateLimitConfigSchema.parse(undefined),
     drain: { readyGraceMs: 0 },
   });
 });

@@ -32,6 +32,7 @@ import { createSystemEdge } from "./edges/system.ts";
 import { createClientAddresses } from "./inbound/client_address.ts";
 import { createCors } from "./inbound/cors.ts";
 import { ProtectedMode } from "./limits/protected_mode.ts";
+import { createRateLimits } from "./limits/rate_limits.ts";
 import { Slots } from "./limits/slots.ts";
 import { createGatewayMetrics } from "./metrics.ts";
 import { createMetricsCollector } from "./metrics_collector.ts";
@@ -70,6 +71,8 @@ export interface GatewayDeps {
   /** Fetches the public keys of issuers. */
   readonly fetch: typeof fetch;
   newRequestId(): string;
+  /** 32 random bits, which clients do not know. */
+  readonly seed: number;
   readonly log: EdgeLog;
   readonly metrics: Registry;
   residentMemoryBytes(): number;
@@ -168,11 +171,12 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     fetch: deps.fetch,
     log: deps.log,
   });
+  const rateLimits = createRateLimits({ config: config.rateLimit, clock, seed: deps.seed });
   const stages: Stages = {
     tracing: createTracing(isTracing()),
     clients: createClientAddresses(config.trustedProxies),
     cors: createCors(config.cors),
-    rateLimits: { admit() {}, admitCaller() {}, describe() {} },
+    rateLimits,
     authentication,
     authorization: createAuthorization(closedPaths),
     idempotency: { run: (request, _exchange, answer) => answer(request) },
@@ -208,6 +212,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     metrics: grpcMetrics,
     limits: config.grpc,
     isSecure,
+    rateLimits: rateLimits.calls,
     tracing: stages.tracing,
     // Clients with a certificate of our authority may call us by any name.
     protectedMode: config.grpc.tls.clientCaFile === "" ? protectedMode : undefined,

@@ -27,6 +27,7 @@ runWorker({
       clock: context.clock,
       timer: systemTimer,
       newRequestId: () => formatGuuid(ids.next()),
+      seed: new DataView(context.random.fill(new Uint8Array(4)).buffer).getInt32(0),
       log: context.log,
       metrics: context.metrics,
       residentMemoryBytes: () => Deno.memoryUsage().rss,

@@ -6,6 +6,7 @@ import type { RequestHead } from "../../../transport/http2/request.ts";
 import type { Http2Stream } from "../../../transport/http2/stream.ts";
 import { Bag, type Bagged } from "../../../transport/rpc/bag.ts";
 import { authorityHost, type ProtectedMode } from "../limits/protected_mode.ts";
+import type { CallLimits } from "../limits/rate_limits.ts";
 import { Slots } from "../limits/slots.ts";
 import type { Remote, Tracing } from "../stages.ts";
 import type { Timer } from "../timer.ts";
@@ -32,6 +33,7 @@ export interface GrpcEdgeDeps {
   };
   /** Judges `:authority` and `origin`; undefined where clients prove who they are by certificate. */
   readonly protectedMode: ProtectedMode | undefined;
+  readonly rateLimits: CallLimits;
   /** Whether the port speaks TLS. */
   readonly isSecure: boolean;
   readonly tracing: Tracing;
@@ -158,7 +160,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     const callHead = (head.memo ??= readCallHead(head, deps.methods, foreignness)) as CallHead;
     if (!callHead.isGrpc) return deps.http.answer(stream, head, isWhole, remote);
     if (head.method !== "POST") return stream.respond(METHOD_NOT_ALLOWED, true);
-    const refusal = callHead.refusal ?? refuse(callHead.method!);
+    const refusal = callHead.refusal ?? refuse(callHead.method!, remote);
     if (refusal !== undefined) return refuseCall(stream, refusal.code, refusal.message);
     const method = callHead.method!;
     const trace = deps.tracing.beginCall(method.path, callHead.traceparent);
@@ -169,8 +171,10 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
   }
 
   /** Why a call of a known method does not begin now. */
-  function refuse(method: GrpcMethod): { code: Code; message: string } | undefined {
+  function refuse(method: GrpcMethod, remote: Remote): { code: Code; message: string } | undefined {
     if (isDraining) return { code: Code.Unavailable, message: DRAINING };
+    const limited = deps.rateLimits.admit(remote.hostname, method.path);
+    if (limited !== undefined) return limited;
     if (method.streams && !streamSlots.tryEnter()) {
       return {
         code: Code.ResourceExhausted,

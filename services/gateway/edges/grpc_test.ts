@@ -25,6 +25,7 @@ import { type GatewayConfig, gatewayConfigSchema, type TlsTexts } from "../confi
 import { ProtectedMode } from "../limits/protected_mode.ts";
 import type { Readiness } from "../readiness.ts";
 import { systemTimer } from "../timer.ts";
+import { NO_LIMITS } from "../limits/rate_limits.ts";
 import { createGrpcEdge, type GrpcEdge } from "./grpc.ts";
 import { createHealth } from "./grpc/health.ts";
 import { listenTcp } from "./grpc/listener.ts";
@@ -91,6 +92,7 @@ async function open(setup: Setup = {}): Promise<World> {
     }),
     metrics,
     limits: { ...gatewayConfigSchema.parse(undefined).grpc, ...setup.limits },
+    rateLimits: NO_LIMITS.calls,
     protectedMode: new ProtectedMode([]),
     isSecure: false,
     clock: { now: () => performance.now() },

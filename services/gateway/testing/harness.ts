@@ -81,6 +81,7 @@ export function startTestGateway(options: TestGatewayOptions = {}): TestGateway 
     clock: { now: () => performance.now() },
     timer: options.realTimers === true ? systemTimer : timer,
     newRequestId: () => `id-${++ids}`,
+    seed: 1,
     log: { debug: log("debug"), info: log("info"), error: log("error") },
     metrics,
     residentMemoryBytes: () => 123_456,
