@@ -1,9 +1,10 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { brief, concat, drain, frame, framesOf, type Sent, setting, u32 } from "./_frames.ts";
 import type { Abuse } from "./connection.ts";
 import { Http2ServerConnection } from "./server.ts";
 import { ERROR } from "./errors.ts";
-import { FLAG, PREFACE, readU31, readU32, SETTING, TYPE } from "./frames.ts";
+import { FLAG, PREFACE, readU32, SETTING, TYPE } from "./frames.ts";
 import { encodeFields, HpackDecoder } from "./hpack.ts";
 import {
   CONNECTION_WINDOW_BYTES,
@@ -15,36 +16,6 @@ import {
 import type { RequestHead } from "./request.ts";
 import type { Http2Stream } from "./stream.ts";
 
-function frame(type: number, id = 0, payload: ArrayLike<number> = [], flags = 0): Uint8Array {
-  const { length } = payload;
-  const bytes = Uint8Array.from([
-    0,
-    length >> 8,
-    length,
-    type,
-    flags,
-    0,
-    0,
-    id >> 8,
-    id,
-    ...Array.from(payload),
-  ]);
-  bytes[0] = length >> 16;
-  return bytes;
-}
-
-function concat(...parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
-const u32 = (value: number) => [value >>> 24, value >>> 16, value >>> 8, value].map((byte) => byte & 0xff);
-const setting = (id: number, value: number) => [0, id, ...u32(value)];
 const START = concat(PREFACE, frame(TYPE.SETTINGS));
 const HEAD: [string, string][] = [[":method", "POST"], [":scheme", "http"], [":path", "/a"], [
   ":authority",
@@ -57,13 +28,6 @@ const TRAILERS = encodeFields([["grpc-status", "0"]]);
 
 function headers(id: number, flags: number = FLAG.END_HEADERS, fields = HEAD): Uint8Array {
   return frame(TYPE.HEADERS, id, encodeFields(fields), flags);
-}
-
-interface Sent {
-  readonly type: number;
-  readonly flags: number;
-  readonly id: number;
-  readonly payload: Uint8Array;
 }
 
 /** A connection with a client by hand. */
@@ -106,19 +70,7 @@ class World {
 
   /** Everything that was sent since the last time. */
   sent(): Sent[] {
-    const parts: Uint8Array[] = [];
-    for (let part = this.connection.poll(); part !== undefined; part = this.connection.poll()) {
-      parts.push(part);
-    }
-    const bytes = concat(...parts);
-    const frames: Sent[] = [];
-    for (let at = 0; at < bytes.length;) {
-      const length = readU32(bytes, at) >>> 8;
-      const payload = bytes.slice(at + 9, at + 9 + length);
-      frames.push({ type: bytes[at + 3]!, flags: bytes[at + 4]!, id: readU31(bytes, at + 5), payload });
-      at += 9 + length;
-    }
-    return frames;
+    return framesOf(drain(this.connection));
   }
 }
 
@@ -128,9 +80,6 @@ function started(): World {
   world.sent();
   return world;
 }
-
-const brief = (frames: readonly Sent[]) =>
-  frames.map(({ type, flags, id, payload }) => [type, flags, id, payload.length]);
 
 Deno.test("Http2ServerConnection answers the preface with its settings and a window, and acknowledges settings", () => {
   const world = new World();

@@ -122,7 +122,9 @@ export class Http2Stream {
     this.head = head;
     this.isEnding = true;
     this.trailers = trailers;
-    if (trailers !== undefined && this.queuedBytes === 0 && this.connection.sendWhole(this, first, second)) return;
+    if (trailers !== undefined && this.queuedBytes === 0 && this.connection.sendWhole(this, first, second)) {
+      return;
+    }
     this.#queue(first);
     this.#queue(second);
     this.connection.send(this);

@@ -38,7 +38,7 @@ function open(
   const engine = openEtcdEngine({
     config: kvConfigSchema.parse({ engine: "etcd", etcd: { endpoints, ...settings } }),
     ...(tlsTexts === undefined ? {} : { tlsTexts }),
-    clock: { now: () => performance.now(), wallMs: () => Date.now() },
+    clock: { now: () => performance.now() },
     fraction: () => randomFraction(random),
     log: { info() {}, warn() {} },
   });

@@ -12,7 +12,7 @@ import { FORWARDED, type ForwardOptions, forwardService } from "./forward.ts";
 export interface EtcdEngineDeps {
   readonly config: KvConfig;
   readonly tlsTexts?: EtcdTlsTexts;
-  readonly clock: { now(): number; wallMs(): number };
+  readonly clock: { now(): number };
   /** A number in [0, 1), for jitter. */
   fraction(): number;
   readonly log: {
