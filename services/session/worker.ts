@@ -1,9 +1,73 @@
 /** The session worker: sessions, users and tokens, served to its peers. */
-import { runWorker } from "../runtime/run_worker.ts";
+import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
+import { runWorker, type WorkerContext } from "../runtime/run_worker.ts";
+import type { SessionConfig } from "./config.ts";
+import { registerSessionMetrics } from "./metrics.ts";
+import { createSessionModule } from "./mod.ts";
+import type { SessionStore } from "./store.ts";
+import { createMemoryStore } from "./stores/memory.ts";
+import { openSqliteStore, SESSIONS_FILE } from "./stores/sqlite.ts";
+
+/** How long a user's epoch outlives the longest session. */
+const EPOCHS_KEPT_EXTRA_MS = 86_400_000;
 
 runWorker({
   name: "session",
-  start() {
-    return Promise.resolve({ drain: () => Promise.resolve() });
+  async start(context) {
+    const config = context.config as SessionConfig;
+    const { clock, log, metrics, random, rpc } = context;
+    const store = await openStore(context);
+    const { service, handlers, close } = createSessionModule({ store, config, clock, random, pause });
+    log.info("the store is open", { engine: config.engine, durability: config.durability });
+    registerSessionMetrics(metrics, {
+      figures: () => service.figures(),
+      stats: () => store.stats(),
+      count: () => service.count(),
+    });
+    rpc.service(SessionService, handlers);
+    const sweep = setInterval(() => {
+      service.sweep().catch((error) => log.error("the sweep failed", { error }));
+    }, config.sweepIntervalMs);
+    return {
+      health: () =>
+        service.failure === undefined
+          ? { ok: true, detail: "" }
+          : { ok: false, detail: service.failure.message },
+      async drain() {
+        clearInterval(sweep);
+        await close();
+      },
+    };
   },
 });
+
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0));
+}
+
+/** The store of the configuration. */
+async function openStore({ config, clock, dataDirectory, random }: WorkerContext): Promise<SessionStore> {
+  const { engine, durability, intervalMs, sessionsMax, perUserMax, absoluteTimeoutMs } =
+    config as SessionConfig;
+  const seed = new DataView(random.fill(new Uint8Array(4)).buffer).getUint32(0);
+  const bounds = { sessionsMax, perUserMax, seed };
+  switch (engine) {
+    case "memory":
+      return createMemoryStore(bounds);
+    case "sqlite": {
+      if (dataDirectory === undefined) throw new Error("the session worker was given no data folder");
+      await Deno.mkdir(dataDirectory, { recursive: true });
+      return openSqliteStore({
+        ...bounds,
+        path: `${dataDirectory}/${SESSIONS_FILE}`,
+        durability,
+        intervalMs,
+        nowMs: clock.wallMs(),
+        epochsKeptMs: absoluteTimeoutMs + EPOCHS_KEPT_EXTRA_MS,
+        clock,
+      });
+    }
+    case "redis":
+      throw new Error("redis: not wired");
+  }
+}
