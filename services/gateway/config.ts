@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { corsConfigSchema, trustedProxiesSchema } from "./inbound/config.ts";
 import { rateLimitConfigSchema } from "./limits/config.ts";
+import { gatewayAuthConfigSchema } from "./auth/config.ts";
 import { isLoopbackHost } from "./limits/protected_mode.ts";
 
 const NOT_LOOPBACK =
@@ -129,6 +130,7 @@ export const gatewayConfigSchema = z.strictObject({
   trustedProxies: trustedProxiesSchema,
   cors: corsConfigSchema,
   rateLimit: rateLimitConfigSchema,
+  auth: gatewayAuthConfigSchema,
   drain,
 }).prefault({});
 

@@ -26,6 +26,7 @@ runWorker({
       peers: context.peers,
       clock: context.clock,
       timer: systemTimer,
+      fetch,
       newRequestId: () => formatGuuid(ids.next()),
       seed: new DataView(context.random.fill(new Uint8Array(4)).buffer).getInt32(0),
       log: context.log,

@@ -13,6 +13,8 @@ export interface SystemEdgeDeps {
   readonly openapi: string;
   /** Where the gateway listens, by edge. */
   addresses(): Readonly<Record<string, string>>;
+  /** The public keys that verify access tokens, as JSON; undefined while they are not known. */
+  jwks(): string | undefined;
 }
 
 /** The endpoints. */
@@ -24,6 +26,9 @@ export interface SystemEdge {
 
 /** Content type of Prometheus' text format. */
 const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
+
+/** How long others may keep the public keys, in seconds. */
+const JWKS_AGE_S = 300;
 
 /** Creates the endpoints. */
 export function createSystemEdge(deps: SystemEdgeDeps): SystemEdge {
@@ -43,6 +48,16 @@ export function createSystemEdge(deps: SystemEdgeDeps): SystemEdge {
     "/metrics",
     async (c) => c.body(await deps.collector.collect(), 200, { "content-type": METRICS_TYPE }),
   );
+  app.get("/.well-known/jwks.json", (c) => {
+    const jwks = deps.jwks();
+    if (jwks === undefined) {
+      c.header("retry-after", "1");
+      return c.text("the keys are not known yet\n", 503);
+    }
+    // Not long: a key that was taken back shall be forgotten.
+    c.header("cache-control", `public, max-age=${JWKS_AGE_S}`);
+    return c.body(jwks === "" ? '{"keys":[]}' : jwks, 200, { "content-type": "application/jwk-set+json" });
+  });
   app.get("/openapi.json", (c) => c.body(deps.openapi, 200, { "content-type": "application/json" }));
 
   async function ready(c: Context): Promise<Response> {
@@ -86,6 +101,8 @@ function index(version: Readonly<Record<string, string>>): unknown {
       "POST /v3/…": "etcd's JSON gateway, also on the gRPC port",
       "GET /livez, /readyz?verbose, /health": "health",
       "GET /metrics": "Prometheus figures of all workers",
+      "POST /api/v1/auth/login, /refresh, /logout; GET /api/v1/auth/me": "signing in and out",
+      "GET /.well-known/jwks.json": "the public keys that verify access tokens",
       "GET /openapi.json": "this API as an OpenAPI document",
       "GET /version": "what runs here",
     },

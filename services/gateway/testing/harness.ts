@@ -7,12 +7,14 @@ import { listenHttp } from "../edges/listener.ts";
 import { listenResp } from "../edges/resp.ts";
 import { createGatewayModule, type GatewayModule } from "../mod.ts";
 import { systemTimer, type Timer } from "../timer.ts";
+import { createFakeCredentials, type FakeCredentials } from "./fake_credentials.ts";
 import { createFakeKv, type FakeKv } from "./fake_kv.ts";
 
 /** A gateway under test. `await using` stops it. */
 export interface TestGateway extends AsyncDisposable {
   readonly url: string;
   readonly kv: FakeKv;
+  readonly credentials: FakeCredentials;
   readonly module: GatewayModule;
   readonly timer: ManualTimer;
   readonly logged: { level: string; message: string; fields: Record<string, unknown> | undefined }[];
@@ -56,13 +58,19 @@ export interface TestGatewayOptions {
   readonly realTimers?: boolean;
   /** Certificates of gRPC. */
   readonly tls?: TlsTexts;
+  /** How peers but the session worker are reached, if not the fake store for all of them. */
   transport?(peer: string, kv: FakeKv): Transport;
+  /** A session worker in a certain state. */
+  readonly credentials?: FakeCredentials;
+  /** What the gateway fetches with. */
+  readonly fetch?: typeof fetch;
 }
 
 /** Starts one. */
 export function startTestGateway(options: TestGatewayOptions = {}): TestGateway {
   const config: GatewayConfig = gatewayConfigSchema.parse(options.config ?? {});
   const kv = createFakeKv();
+  const credentials = options.credentials ?? createFakeCredentials();
   const timer = createManualTimer();
   const logged: { level: string; message: string; fields: Record<string, unknown> | undefined }[] = [];
   const log = (level: string) => (message: string, fields?: Record<string, unknown>) => {
@@ -76,9 +84,11 @@ export function startTestGateway(options: TestGatewayOptions = {}): TestGateway 
     name: "gateway",
     peers: {
       names: () => ["kv", "gateway", "host"],
-      transport: (peer) => options.transport?.(peer, kv) ?? kv.transport,
+      transport: (peer) =>
+        peer === "session" ? credentials.transport : options.transport?.(peer, kv) ?? kv.transport,
     },
-    clock: { now: () => performance.now() },
+    clock: { now: () => performance.now(), wallMs: () => Date.now() },
+    fetch: options.fetch ?? (() => Promise.reject(new Error("this test fetches nothing"))),
     timer: options.realTimers === true ? systemTimer : timer,
     newRequestId: () => `id-${++ids}`,
     seed: 1,
@@ -101,6 +111,7 @@ export function startTestGateway(options: TestGatewayOptions = {}): TestGateway 
   return {
     url: module.addresses.http,
     kv,
+    credentials,
     module,
     timer,
     logged,
