@@ -15,6 +15,9 @@ export interface Exposure {
   readonly dialect: Dialect;
   /** Service whose grants a member needs to call it; undefined: none. */
   readonly grant?: string;
+  /** Whether its calls may wait for one another as long as their callers like, as for a lock: that one runs out of time then
+   *  says nothing of the service. */
+  readonly mayWait?: boolean;
 }
 
 /** One way to call one RPC over HTTP. */
@@ -66,6 +69,10 @@ export interface Route {
   readonly switches: ReadonlySet<string>;
   readonly eventId: FieldPath | undefined;
   readonly resume: FieldPath | undefined;
+  /** Field that tells of answers that several requests got. */
+  readonly shared: FieldPath | undefined;
+  /** Whether its calls may wait for one another. */
+  readonly mayWait: boolean;
 }
 
 /** A found route and the raw (still encoded) texts of its path variables. */
@@ -291,6 +298,8 @@ function routeOf(exposure: Exposure, rpc: DescMethod, rule: HttpRule): RouteDraf
     formBody: edge.formBody,
     eventId: output(edge.eventIdField),
     resume: edge.resumeField === "" ? undefined : input(edge.resumeField),
+    shared: output(edge.sharedField),
+    mayWait: exposure.mayWait ?? false,
   };
 }
 

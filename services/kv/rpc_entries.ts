@@ -318,7 +318,13 @@ async function getText(api: KvApi, key: string): Promise<GetTextResponse> {
   const { kvs: [kv] } = await api.range({ key: encoder.encode(key), range: "single" });
   const value = kv === undefined ? "" : textOf(kv.value);
   if (value === undefined) throw invalid("the value is not text; read it at /api/v1/kv/{key}");
-  return { $typeName: "aetherflow.kv.v1.GetTextResponse", key, value, found: kv !== undefined };
+  return {
+    $typeName: "aetherflow.kv.v1.GetTextResponse",
+    key,
+    value,
+    found: kv !== undefined,
+    shared: false,
+  };
 }
 
 async function deleteText(api: KvApi, key: string): Promise<DeleteTextResponse> {

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file aetherflow/gateway/v1/edge.proto.
  */
 export const file_aetherflow_gateway_v1_edge: GenFile = /*@__PURE__*/
-  fileDesc("CiBhZXRoZXJmbG93L2dhdGV3YXkvdjEvZWRnZS5wcm90bxIVYWV0aGVyZmxvdy5nYXRld2F5LnYxIrgCCgRFZGdlEhkKEXJhd19yZXF1ZXN0X2ZpZWxkGAEgASgJEhoKEnJhd19yZXNwb25zZV9maWVsZBgCIAEoCRISCgpldGFnX2ZpZWxkGAMgASgJEhoKEnByZWNvbmRpdGlvbl9maWVsZBgEIAEoCRIRCgl0dGxfZmllbGQYCiABKAkSGgoSdHRsX3Jlc3BvbnNlX2ZpZWxkGAsgASgJEhIKCndoZW5fcXVlcnkYBSABKAkSFgoOd2hlbl9xdWVyeV9oYXMYCCABKAkSEQoJZm9ybV9ib2R5GAkgASgIEhYKDmV2ZW50X2lkX2ZpZWxkGAYgASgJEhQKDHJlc3VtZV9maWVsZBgHIAEoCRItCgZhY2Nlc3MYDCABKA4yHS5hZXRoZXJmbG93LmdhdGV3YXkudjEuQWNjZXNzKkUKBkFjY2VzcxIWChJBQ0NFU1NfVU5TUEVDSUZJRUQQABIRCg1BQ0NFU1NfQU5ZT05FEAESEAoMQUNDRVNTX0FETUlOEAI6UQoEZWRnZRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNuLAyABKAsyGy5hZXRoZXJmbG93LmdhdGV3YXkudjEuRWRnZVIEZWRnZWIGcHJvdG8z", [file_google_protobuf_descriptor]);
+  fileDesc("CiBhZXRoZXJmbG93L2dhdGV3YXkvdjEvZWRnZS5wcm90bxIVYWV0aGVyZmxvdy5nYXRld2F5LnYxIs4CCgRFZGdlEhkKEXJhd19yZXF1ZXN0X2ZpZWxkGAEgASgJEhoKEnJhd19yZXNwb25zZV9maWVsZBgCIAEoCRISCgpldGFnX2ZpZWxkGAMgASgJEhoKEnByZWNvbmRpdGlvbl9maWVsZBgEIAEoCRIRCgl0dGxfZmllbGQYCiABKAkSGgoSdHRsX3Jlc3BvbnNlX2ZpZWxkGAsgASgJEhIKCndoZW5fcXVlcnkYBSABKAkSFgoOd2hlbl9xdWVyeV9oYXMYCCABKAkSEQoJZm9ybV9ib2R5GAkgASgIEhYKDmV2ZW50X2lkX2ZpZWxkGAYgASgJEhQKDHJlc3VtZV9maWVsZBgHIAEoCRItCgZhY2Nlc3MYDCABKA4yHS5hZXRoZXJmbG93LmdhdGV3YXkudjEuQWNjZXNzEhQKDHNoYXJlZF9maWVsZBgUIAEoCSpFCgZBY2Nlc3MSFgoSQUNDRVNTX1VOU1BFQ0lGSUVEEAASEQoNQUNDRVNTX0FOWU9ORRABEhAKDEFDQ0VTU19BRE1JThACOlEKBGVkZ2USHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxjbiwMgASgLMhsuYWV0aGVyZmxvdy5nYXRld2F5LnYxLkVkZ2VSBGVkZ2ViBnByb3RvMw", [file_google_protobuf_descriptor]);
 
 /**
  * Edge behaviour of one RPC.
@@ -106,6 +106,13 @@ export type Edge = Message<"aetherflow.gateway.v1.Edge"> & {
    * @generated from field: aetherflow.gateway.v1.Access access = 12;
    */
   access: Access;
+
+  /**
+   * Response field of type bool that the gateway sets when one call answered several equal requests.
+   *
+   * @generated from field: string shared_field = 20;
+   */
+  sharedField: string;
 };
 
 /**
