@@ -221,6 +221,7 @@ function factsOf(exposure: Exposure, rpc: DescMethod) {
     isRead: rpc.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
     isIdempotent: rpc.idempotency !== MethodOptions_IdempotencyLevel.IDEMPOTENCY_UNKNOWN,
     rpcName: `${rpc.parent.typeName}/${rpc.name}`,
+    mayWait: exposure.mayWait ?? false,
   };
 }
 
@@ -247,6 +248,7 @@ function directRoutesOf(exposure: Exposure, rpc: DescMethod): RouteDraft[] {
     formBody: false,
     eventId: undefined,
     resume: undefined,
+    shared: undefined,
   };
   return facts.isRead && rpc.methodKind === "unary"
     ? [post, { ...post, httpMethod: "GET", body: { kind: "none" } }]
@@ -299,7 +301,6 @@ function routeOf(exposure: Exposure, rpc: DescMethod, rule: HttpRule): RouteDraf
     eventId: output(edge.eventIdField),
     resume: edge.resumeField === "" ? undefined : input(edge.resumeField),
     shared: output(edge.sharedField),
-    mayWait: exposure.mayWait ?? false,
   };
 }
 
