@@ -1,6 +1,7 @@
 /** The session worker: sessions, users and tokens, served to its peers. */
 import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
 import { runWorker, type WorkerContext } from "../runtime/run_worker.ts";
+import { serveAuth } from "./auth/serve.ts";
 import type { SessionConfig } from "./config.ts";
 import { registerSessionMetrics } from "./metrics.ts";
 import { createSessionModule } from "./mod.ts";
@@ -25,6 +26,7 @@ runWorker({
       count: () => service.count(),
     });
     rpc.service(SessionService, handlers);
+    const auth = await serveAuth(context, service);
     const sweep = setInterval(() => {
       service.sweep().catch((error) => log.error("the sweep failed", { error }));
     }, config.sweepIntervalMs);
@@ -35,6 +37,7 @@ runWorker({
           : { ok: false, detail: service.failure.message },
       async drain() {
         clearInterval(sweep);
+        await auth.close();
         await close();
       },
     };
