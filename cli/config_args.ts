@@ -20,6 +20,11 @@ export function readConfig(options: ConfigOptions): Config {
   return loadConfig({ ...(file === undefined ? {} : { file }), env: Deno.env.toObject(), flags });
 }
 
+/** The file that is read, there or not. */
+export function configFile(options: ConfigOptions): string {
+  return options.config ?? DEFAULT_FILE;
+}
+
 function parseSet(text: string): { path: string; value: string; flag: string } {
   const at = text.indexOf("=");
   if (at < 1) throw new ConfigError([`config: --set ${text} is no setting, expected --set key.path=value`]);

@@ -10,6 +10,16 @@ import { complain } from "./output.ts";
 /** The flag, unknown to users, that tells a host that its stdin is the life line. */
 export const LIFE_LINE_FLAG = "--life-line";
 
+/** The flag, unknown to users, that tells a host that the export of its traces is switched on. */
+export const TELEMETRY_FLAG = "--telemetry-on";
+
+/** The line that a host writes on stdout instead of starting, when it wants to be started with these variables. */
+export function telemetryLine(env: Readonly<Record<string, string>>): string {
+  return TELEMETRY_PREFIX + JSON.stringify(env);
+}
+
+const TELEMETRY_PREFIX = "telemetry ";
+
 /** Restarts within the window before the keeper gives up, and the window's length in milliseconds; as in `host.restart`. */
 const MAX_RESTARTS = 10;
 const WINDOW_MS = 60_000;
@@ -33,14 +43,18 @@ export interface KeptHost {
   /** Wishes once more that it stops: the first time drains it, the second ends it at once. */
   stop(): void;
   kill(): void;
+  /** Has it read its configuration again. */
+  reload(): void;
 }
 
 /** The world around the keeper. */
 export interface KeeperDeps {
-  /** Starts the host with these arguments. */
-  spawn(args: readonly string[]): KeptHost;
+  /** Starts the host with these arguments, and variables besides those of this process. */
+  spawn(args: readonly string[], env: Readonly<Record<string, string>>): KeptHost;
   /** Calls `then` at each signal to stop. */
   onStop(then: () => void): void;
+  /** Calls `then` at each signal to read the configuration again. */
+  onReload(then: () => void): void;
   /** Milliseconds of a clock that never jumps. */
   now(): number;
   /** Resolves after `ms`, or when `signal` is aborted. */
@@ -69,6 +83,7 @@ export async function keep(args: readonly string[], deps: KeeperDeps = systemDep
   let host: KeptHost | undefined;
   let wishes = 0;
   let ready: ReadyLine | undefined;
+  let env: Record<string, string> | undefined;
   deps.onStop(() => {
     wishes++;
     stopping.abort();
@@ -76,15 +91,26 @@ export async function keep(args: readonly string[], deps: KeeperDeps = systemDep
     if (wishes === 2) deps.wait(CUT_SHORT_MS).then(() => host?.kill());
   });
 
+  deps.onReload(() => host?.reload());
+
   while (true) {
-    host = deps.spawn(childArgs(args, ready));
+    host = deps.spawn(childArgs(args, ready, env !== undefined), env ?? {});
+    let wanted: Record<string, string> | undefined;
     await relay(host.stdout, deps, (line) => {
+      wanted ??= env === undefined ? parseTelemetryLine(line) : undefined;
+      if (wanted !== undefined) return false;
+      const found = parseReadyLine(line);
+      if (found === undefined) return true;
       const isFirst = ready === undefined;
-      ready ??= line;
+      ready ??= found;
       return isFirst;
     });
     const end = await host.ended;
     host = undefined;
+    if (wanted !== undefined && wishes === 0) {
+      env = wanted;
+      continue;
+    }
     if (wishes > 1 && end.signal !== null) return EXIT.cutShort;
     if (wishes > 0 || (end.signal === null && end.code !== EXIT.restart)) return end.code;
 
@@ -120,30 +146,33 @@ interface ReadyLine {
 /** The line that `readyLine` in start.ts makes, as text or JSON. */
 function parseReadyLine(line: string): ReadyLine | undefined {
   if (!line.startsWith("ready ") && !line.startsWith('{"ready":true,')) return undefined;
+  // A host without a gateway names none.
   const named = line.matchAll(/[\s"](http|grpc|resp)(?:=|":")[^\s"]*:(\d+)/g);
-  const ports = [...named].map(([, edge, port]) => [edge!, port!] as const);
-  return ports.length === 0 ? undefined : { ports };
+  return { ports: [...named].map(([, edge, port]) => [edge!, port!] as const) };
+}
+
+function parseTelemetryLine(line: string): Record<string, string> | undefined {
+  return line.startsWith(TELEMETRY_PREFIX) ? JSON.parse(line.slice(TELEMETRY_PREFIX.length)) : undefined;
 }
 
 /** A new host serves where the first one did, whatever free ports that found. */
-function childArgs(args: readonly string[], ready: ReadyLine | undefined): string[] {
+function childArgs(args: readonly string[], ready: ReadyLine | undefined, hasTelemetry: boolean): string[] {
   const [command, ...rest] = args;
   const ports = (ready?.ports ?? []).flatMap(([edge, port]) => ["--set", `gateway.${edge}.port=${port}`]);
-  return [command!, LIFE_LINE_FLAG, ...rest, ...ports];
+  return [command!, LIFE_LINE_FLAG, ...(hasTelemetry ? [TELEMETRY_FLAG] : []), ...rest, ...ports];
 }
 
-/** Passes the child's output on, line by line; a ready line only if `onReady` says so. */
+/** Passes the child's output on, line by line, those for which `isToPass` says so. */
 async function relay(
   stdout: ReadableStream<Uint8Array>,
   deps: Pick<KeeperDeps, "print">,
-  onReady: (line: ReadyLine) => boolean,
+  isToPass: (line: string) => boolean,
 ): Promise<void> {
   const decoder = new TextDecoder();
   const encoder = new TextEncoder();
   let text = "";
   const pass = (line: string) => {
-    const ready = parseReadyLine(line);
-    if (ready === undefined || onReady(ready)) deps.print(encoder.encode(line));
+    if (isToPass(line)) deps.print(encoder.encode(line));
   };
   for await (const chunk of stdout) {
     const lines = (text + decoder.decode(chunk, { stream: true })).split(/(?<=\n)/);
@@ -159,6 +188,9 @@ function systemDeps(): KeeperDeps {
     onStop(then) {
       Deno.addSignalListener("SIGINT", then);
       if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", then);
+    },
+    onReload(then) {
+      if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", then);
     },
     now: () => performance.now(),
     wait: (ms, signal) =>
@@ -178,9 +210,10 @@ function systemDeps(): KeeperDeps {
 
 /** Runs the main module again, with the permissions of the host. Deno finds the deno.json that holds both sets where it
  *  found it for this process: from the module's folder upwards. */
-function spawnHost(args: readonly string[]): KeptHost {
+function spawnHost(args: readonly string[], env: Readonly<Record<string, string>>): KeptHost {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-q", "--no-prompt", "-P=start", Deno.mainModule, ...args],
+    env: { ...env },
     stdin: "piped",
     stdout: "piped",
     stderr: "inherit",
@@ -199,6 +232,9 @@ function spawnHost(args: readonly string[]): KeptHost {
     },
     kill() {
       if (!hasEnded) child.kill("SIGKILL");
+    },
+    reload() {
+      if (!hasEnded) child.kill("SIGHUP");
     },
   };
 }

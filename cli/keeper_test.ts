@@ -1,5 +1,12 @@
 import { assertEquals } from "@std/assert";
-import { type HostEnd, keep, type KeptHost } from "./keeper.ts";
+import {
+  type HostEnd,
+  keep,
+  type KeptHost,
+  LIFE_LINE_FLAG,
+  TELEMETRY_FLAG,
+  telemetryLine,
+} from "./keeper.ts";
 
 /** A child that the test plays. */
 class FakeHost implements KeptHost {
@@ -10,7 +17,8 @@ class FakeHost implements KeptHost {
   readonly ended = this.#ended.promise;
   wishes = 0;
   killed = false;
-  constructor(readonly args: readonly string[]) {}
+  reloads = 0;
+  constructor(readonly args: readonly string[], readonly env: Readonly<Record<string, string>>) {}
   say(text: string): void {
     void this.#writer.write(new TextEncoder().encode(text));
   }
@@ -20,6 +28,9 @@ class FakeHost implements KeptHost {
   }
   stop(): void {
     this.wishes++;
+  }
+  reload(): void {
+    this.reloads++;
   }
   kill(): void {
     this.killed = true;
@@ -37,12 +48,14 @@ function world(args = ["start", "--data", "d"]) {
   let printed = "";
   let now = 0;
   let signal = () => {};
+  let hangUp = () => {};
   const code = keep(args, {
-    spawn(args) {
-      hosts.push(new FakeHost(args));
+    spawn(args, env) {
+      hosts.push(new FakeHost(args, env));
       return hosts.at(-1)!;
     },
     onStop: (then) => signal = then,
+    onReload: (then) => hangUp = then,
     now: () => now,
     wait: (ms, signal) =>
       new Promise((over) => {
@@ -62,6 +75,7 @@ function world(args = ["start", "--data", "d"]) {
     settle,
     printed: () => printed,
     signal: () => signal(),
+    hangUp: () => hangUp(),
     pass: (ms: number) => now += ms,
     /** Ends the host that runs and lets the next one start, after its wait if it has one. */
     async end(how: number | Deno.Signal) {
@@ -195,4 +209,32 @@ Deno.test("keep() starts no host when it is told to stop while it waits for a re
   assertEquals(waits.map(({ ms }) => ms), [100]);
   signal();
   assertEquals([await code, hosts.length], [0, 2]);
+});
+
+Deno.test("keep() passes a signal to read the configuration again on to the host that runs", async () => {
+  const { hosts, hangUp, end, code } = world();
+  hangUp();
+  await end(75);
+  hangUp();
+  hangUp();
+  assertEquals(hosts.map(({ reloads }) => reloads), [1, 2]);
+  await end(0);
+  assertEquals(await code, 0);
+});
+
+Deno.test("keep() starts a host that wants to export its traces again with its variables, and every later one", async () => {
+  const { hosts, end, code, lines, printed, settle } = world();
+  const env = { OTEL_DENO: "true", OTEL_SERVICE_NAME: "a b" };
+  hosts[0]!.say(`${telemetryLine(env)}\n`);
+  hosts[0]!.end(75);
+  await settle();
+  hosts[1]!.say(READY);
+  await end(75);
+  assertEquals(hosts.map(({ env }) => env), [{}, env, env]);
+  const flags = hosts.map(({ args }) => args.slice(1, -2));
+  assertEquals(flags.slice(0, 2), [[LIFE_LINE_FLAG], [LIFE_LINE_FLAG, TELEMETRY_FLAG]]);
+  // The change of environment is no restart to tell of.
+  assertEquals([lines.length, printed()], [1, READY]);
+  await end(0);
+  assertEquals(await code, 0);
 });

@@ -1,7 +1,7 @@
 /** Reads the command line and calls the command. Each command's code is loaded only when it is used. */
 import { Command, CommanderError, Option } from "commander";
 import { VERSION } from "./build_info.ts";
-import { LIFE_LINE_FLAG } from "./keeper.ts";
+import { LIFE_LINE_FLAG, TELEMETRY_FLAG } from "./keeper.ts";
 import { addKv } from "./kv/program.ts";
 import { USAGE_EXIT_CODE } from "./output.ts";
 
@@ -49,6 +49,7 @@ Examples:
     .option("--print-config", "print the configuration that would be used, without secrets, and end")
     .option("--json", "print the ready line (or the configuration) as JSON")
     .addOption(new Option(LIFE_LINE_FLAG).hideHelp())
+    .addOption(new Option(TELEMETRY_FLAG).hideHelp())
     .action(async (options) => done(await (await import("./start.ts")).start(options)));
 
   addKv(program, done);

@@ -4,7 +4,9 @@ import { type Config, configSchema } from "../services/host/config.ts";
 import { ConfigError, documentKeys, withoutSecrets } from "../services/host/config_sources.ts";
 import { EXIT, HostError } from "../services/host/exit_code.ts";
 import { type Host, type HostOptions, openHost } from "../services/host/host.ts";
-import { type ConfigOptions, readConfig } from "./config_args.ts";
+import { telemetryEnv } from "../services/host/telemetry_config.ts";
+import { configFile, type ConfigOptions, readConfig } from "./config_args.ts";
+import { telemetryLine } from "./keeper.ts";
 import { complain, printLine } from "./output.ts";
 
 /** Options of the command. */
@@ -13,18 +15,32 @@ export interface StartOptions extends ConfigOptions {
   readonly json?: boolean;
   /** Whether stdin is the life line of a keeper. */
   readonly lifeLine?: boolean;
+  /** Whether the process was started with the export of traces switched on. */
+  readonly telemetryOn?: boolean;
 }
 
 /** Runs until a signal or a failure. Resolves to the exit code. Tests put workers of their own into the host. */
 export async function start(options: StartOptions, hostOptions: HostOptions = {}): Promise<number> {
   try {
     const config = readConfig(options);
+    const env = telemetryEnv(config.telemetry);
     if (options.printConfig) {
       const shown = withoutSecrets(config);
       printLine(options.json ? JSON.stringify(shown) : stringify(shown).trimEnd());
       return EXIT.ok;
     }
-    return await runHost(config, options, hostOptions);
+    if (env !== undefined && !options.telemetryOn) {
+      if (options.lifeLine) {
+        // Export is switched on where a process starts, and the keeper starts this one.
+        printLine(telemetryLine(env));
+        return EXIT.restart;
+      }
+      complain(
+        "telemetry.otlp.endpoint has no effect without the keeper: set OTEL_DENO=true and the like yourself",
+      );
+    }
+    const source = { read: () => readConfig(options), file: configFile(options) };
+    return await runHost(config, options, { source, ...hostOptions });
   } catch (error) {
     if (error instanceof ConfigError) {
       complain(error.message);
@@ -41,6 +57,7 @@ export async function start(options: StartOptions, hostOptions: HostOptions = {}
 async function runHost(config: Config, options: StartOptions, hostOptions: HostOptions): Promise<number> {
   const host = openHost(config, hostOptions);
   const stopped = stopOnDemand(host, options.lifeLine ?? false);
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", () => void host.reload());
   if (await host.started === "ready") {
     printLine(readyLine(config, host.addresses(), performance.now(), options.json ?? false));
   }
@@ -88,7 +105,8 @@ export function readyLine(
   elapsedMs: number,
   json: boolean,
 ): string {
-  const facts = { ...addresses, data: config.data, durability: config.kv.durability };
+  const durability = config.services.includes("kv") ? { durability: config.kv.durability } : {};
+  const facts = { ...addresses, data: config.data, ...durability };
   const tookMs = Math.round(elapsedMs);
   if (json) return JSON.stringify({ ready: true, ...facts, tookMs });
   const pairs = Object.entries({ ...facts, in: `${tookMs}ms` });
@@ -109,7 +127,8 @@ Settings come from flags, then AETHERFLOW_… variables, then the file, then def
 When everything serves, one line on stdout says so; all else goes to stderr:
   ready http=http://127.0.0.1:8080 quantum=127.0.0.1:7400 data=./data durability=always in=412ms
 
-SIGTERM or SIGINT finishes what is under way and ends; a second one ends at once.
+SIGTERM or SIGINT finishes what is under way and ends; a second one ends at once. SIGHUP, or a change of the file or of
+a certificate, reads the configuration again and applies what may change while the product runs; the log names the rest.
 
 Started with the permission set keep (deno run -P=keep main.ts start), a small keeper process runs the product as its
 child and starts it again, on the same port, when it is killed or ends with ${EXIT.restart}; after too many restarts within a

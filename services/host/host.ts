@@ -25,15 +25,27 @@ import { openDiscovery } from "./discovery/mod.ts";
 import type { HostError } from "./exit_code.ts";
 import { createPlan, hostAndPort } from "./plan.ts";
 import { portsFree, resolvePorts } from "./ports.ts";
+import { Reloader } from "./reloader.ts";
 import { spawnWorker } from "./spawn.ts";
 import { readEtcdTlsTexts, readRegistryTlsTexts, readTlsTexts } from "./tls_texts.ts";
+import { watchFiles } from "./watch_files.ts";
 import { Supervisor, type SupervisorDeps, type WorkerReport } from "./supervisor.ts";
 
 /** Length of the secret that the nodes of one boot share when the host is alone. */
 const SECRET_BYTES = 32;
 
+/** Where a new configuration comes from while the product runs. */
+export interface ConfigSource {
+  /** Reads it again. @throws {ConfigError} if it is not valid. */
+  read(): Config;
+  /** The file that it is read from, there or not. */
+  readonly file: string;
+}
+
 /** What may stand in for the real thing; tests run workers of their own. */
 export interface HostOptions {
+  /** Left out: the configuration stays as it is. */
+  readonly source?: ConfigSource;
   readonly spawn?: SupervisorDeps["spawn"];
   /** Takes the log lines of the host. Workers write to stderr themselves. */
   readonly writeLog?: (line: string) => void;
@@ -49,6 +61,8 @@ export interface Host {
   /** `{http: "http://127.0.0.1:8080", grpc: "127.0.0.1:2379", resp: "127.0.0.1:6380", quantum: "127.0.0.1:7400"}`; complete once started. */
   addresses(): Record<string, string>;
   report(): WorkerReport[];
+  /** Reads the configuration again and applies what may change now; the log says what came of it. Never rejects. */
+  reload(): Promise<void>;
   /** Drains the workers in reverse start order and releases everything; true if all work was finished. */
   stop(): Promise<boolean>;
   /** Makes `stop` wait no longer. */
@@ -60,13 +74,12 @@ export interface Host {
 export function openHost(config: Config, options: HostOptions = {}): Host {
   using opened = new DisposableStack();
   const folder = opened.use(openDataFolder(config.data));
-  const plan = createPlan(
-    config,
-    resolvePorts(config),
-    folder.path,
-    readTlsTexts(config),
-    readEtcdTlsTexts(config),
-  );
+  const ports = resolvePorts(config);
+  // Those of an etcd cluster are read once: its client keeps what it was made with.
+  const etcdTlsTexts = readEtcdTlsTexts(config);
+  const planOf = (config: Config) =>
+    createPlan(config, ports, folder.path, readTlsTexts(config), etcdTlsTexts);
+  const plan = planOf(config);
   for (const worker of plan.workers) {
     if (worker.dataDirectory !== undefined) folder.prepare(worker.dataDirectory);
   }
@@ -107,7 +120,7 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
     secret,
     limits: { ...heartbeat, ...restart, startTimeoutMs },
     stageDeadlineMs: drain.stageDeadlineMs,
-    workerLog,
+    workerLog: { ...workerLog },
     clock: systemClock,
     random: systemRandom,
     log,
@@ -169,7 +182,23 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
     announce();
   });
 
+  const reloader = new Reloader({
+    config,
+    plan,
+    planOf,
+    source: options.source,
+    log,
+    apply: (plan, config) => supervisor.reconfigure(plan, logSettings(config)),
+    onApplied(config) {
+      workerLog.level = config.log.level;
+    },
+  });
+  const files = options.source === undefined || !config.host.reload.watch
+    ? undefined
+    : watchFiles(() => reloader.files(), config.host.reload.intervalMs, () => void reloader.reload());
+
   const metrics = createMetrics("host");
+  registerReloadMetrics(metrics, reloader);
   registerQuantumMetrics(metrics, node);
   registerWorkerMetrics(metrics, () => supervisor.report());
   rpc.service(HostService, {
@@ -179,6 +208,7 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
 
   const resources = opened.move();
   const release = async () => {
+    files?.stop();
     await (await discovery)?.close();
     checked.close();
     peers.close();
@@ -194,7 +224,9 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
     failed: supervisor.failed,
     addresses: () => ({ ...supervisor.addresses, quantum: hostAndPort(plan.host.address) }),
     report: () => supervisor.report(),
+    reload: () => reloader.reload(),
     async stop() {
+      files?.stop();
       // Others send no more from here on; what they sent is finished.
       await (await discovery)?.close();
       const clean = await supervisor.stop();
@@ -241,6 +273,28 @@ function readinessOf(report: readonly WorkerReport[]): ReadinessResponse {
       state: STATES[state],
       sinceMs: BigInt(sinceMs),
     })),
+  });
+}
+
+function registerReloadMetrics(metrics: ReturnType<typeof createMetrics>, reloader: Reloader): void {
+  const registers = [metrics];
+  new Gauge({
+    name: "aetherflow_config_info",
+    help: "1 for the configuration in effect; version is the same wherever its values are.",
+    labelNames: ["version"],
+    registers,
+    collect() {
+      this.reset();
+      this.set({ version: reloader.version }, 1);
+    },
+  });
+  new Gauge({
+    name: "aetherflow_config_last_reload_successful",
+    help: "0 when the last configuration that was read could not be applied.",
+    registers,
+    collect() {
+      this.set(reloader.isGood ? 1 : 0);
+    },
   });
 }
 

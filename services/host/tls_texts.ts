@@ -42,6 +42,12 @@ export function readRegistryTlsTexts({ cluster: { discovery } }: Config): Regist
   };
 }
 
+/** Certificate files whose change takes effect while the product runs: the gateway's. */
+export function certificateFiles({ gateway }: Config): string[] {
+  const { certFile, keyFile, clientCaFile } = gateway.grpc.tls;
+  return [certFile, keyFile, clientCaFile].filter((path) => path !== "");
+}
+
 function readOptional(key: string, path: string, what: string): string | undefined {
   return path === "" ? undefined : readPem(key, path, what);
 }
