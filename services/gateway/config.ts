@@ -1,6 +1,6 @@
 /** The gateway's part of the configuration, under the key `gateway`. */
 import { z } from "zod";
-import { corsConfigSchema, trustedProxiesSchema } from "./inbound/config.ts";
+import { corsConfigSchema, idempotencyConfigSchema, trustedProxiesSchema } from "./inbound/config.ts";
 import { rateLimitConfigSchema } from "./limits/config.ts";
 import { gatewayAuthConfigSchema } from "./auth/config.ts";
 import { isLoopbackHost } from "./limits/protected_mode.ts";
@@ -130,6 +130,7 @@ export const gatewayConfigSchema = z.strictObject({
   trustedProxies: trustedProxiesSchema,
   cors: corsConfigSchema,
   rateLimit: rateLimitConfigSchema,
+  idempotency: idempotencyConfigSchema,
   auth: gatewayAuthConfigSchema,
   drain,
 }).prefault({});

@@ -33,6 +33,7 @@ Deno.test("gatewayConfigSchema has these defaults", () => {
     trustedProxies: [],
     cors: corsConfigSchema.parse(undefined),
     rateLimit: rateLimitConfigSchema.parse(undefined),
+    idempotency: { ttlMs: 86_400_000, answerBytesMax: 262_144 },
     drain: { readyGraceMs: 0 },
   });
 });

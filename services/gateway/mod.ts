@@ -31,6 +31,7 @@ import { createRpcEdge } from "./edges/rpc.ts";
 import { createSystemEdge } from "./edges/system.ts";
 import { createClientAddresses } from "./inbound/client_address.ts";
 import { createCors } from "./inbound/cors.ts";
+import { createIdempotency } from "./inbound/idempotency.ts";
 import { ProtectedMode } from "./limits/protected_mode.ts";
 import { createRateLimits } from "./limits/rate_limits.ts";
 import { Slots } from "./limits/slots.ts";
@@ -179,7 +180,13 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     rateLimits,
     authentication,
     authorization: createAuthorization(closedPaths),
-    idempotency: { run: (request, _exchange, answer) => answer(request) },
+    idempotency: createIdempotency({
+      config: config.idempotency,
+      kv: () => transport("kv"),
+      bodyLimits: answering.bodyLimits,
+      requestTimeoutMs: config.requestTimeoutMs,
+      log: deps.log,
+    }),
   };
   const httpHandler = createHttpEdge({
     routes,
