@@ -26,15 +26,21 @@ const REMEMBERED_HOSTS_MAX = 64;
 
 /** Decides whether Host and Origin are ours. */
 export class ProtectedMode {
-  readonly #allowed: ReadonlySet<string>;
-  readonly #allowedOrigins: ReadonlySet<string>;
+  #allowed: ReadonlySet<string> = new Set();
+  #allowedOrigins: ReadonlySet<string> = new Set();
   readonly #accepted = new Set<string>();
 
   /** `allowedHosts`: names accepted besides loopback ones; `allowedOrigins`: origins, as browsers write them. `*` is none:
    *  that all pages may read does not mean that all may act as whoever sits at this machine. */
   constructor(allowedHosts: readonly string[], allowedOrigins: readonly string[] = []) {
+    this.allow(allowedHosts, allowedOrigins);
+  }
+
+  /** What is allowed from now on, as in the constructor. */
+  allow(allowedHosts: readonly string[], allowedOrigins: readonly string[]): void {
     this.#allowedOrigins = new Set(allowedOrigins.filter((origin) => origin !== "*"));
     this.#allowed = new Set(allowedHosts.map((host) => host.toLowerCase()));
+    this.#accepted.clear();
   }
 
   /** `host` is the Host header (or `:authority`); `origin` the Origin header. */

@@ -2,7 +2,8 @@
 export class Slots {
   #active = 0;
 
-  constructor(readonly max: number) {}
+  /** `max` may be changed; what holds a slot beyond a smaller one keeps it. */
+  constructor(public max: number) {}
 
   /** How many are taken. */
   get active(): number {
