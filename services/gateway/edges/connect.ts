@@ -10,7 +10,7 @@ import type { Slots } from "../limits/slots.ts";
 import type { GatewayMetrics } from "../metrics.ts";
 import { errorResponse, fromServiceError, GatewayError } from "../problem.ts";
 import type { Route } from "../routes.ts";
-import { pause, type Timer } from "../timer.ts";
+import type { Timer } from "../timer.ts";
 import { AnswerStream, errorOf } from "./connect/answer_stream.ts";
 import { errorValue, statusOf } from "./connect/failure.ts";
 import { decodeBase64, endOf, envelope, passedOn, TextBody } from "./connect/frames.ts";
@@ -204,11 +204,22 @@ export function createConnectEdge(deps: ConnectEdgeDeps): ConnectEdge {
       stream.fail(fromServiceError(error, false));
     }
     if (isDraining) stream.fail(new GatewayError("unavailable", DRAINING)); // it was being opened when the drain began
-    await Promise.race([stream.begun, pause(deps.timer, HEAD_WAIT_MS)]);
+    await begun(stream);
     stream.sendHead();
     const headers = headOf(exchange, head, stream.headers);
     headers.push(["cache-control", "no-store"]);
     return new Response(stream.body, { headers });
+  }
+
+  /** Waits for the first sign of the service, but not for long. */
+  function begun(stream: AnswerStream): Promise<void> {
+    return new Promise((resolve) => {
+      const cancel = deps.timer.after(HEAD_WAIT_MS, resolve);
+      stream.onBegun(() => {
+        cancel();
+        resolve();
+      });
+    });
   }
 
   /** Passes the requests of a body on as they come. */

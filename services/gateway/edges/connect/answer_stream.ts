@@ -18,15 +18,14 @@ export interface AnswerStreamOptions {
  *  the call's window hold. */
 export class AnswerStream implements RawCallHandler {
   readonly body: ReadableStream<Uint8Array>;
-  /** Settles with the first sign of the service. */
-  readonly begun: Promise<void>;
   /** Metadata that came before the answer's head was sent. */
   headers: Headers | undefined;
   #lateHeaders: Headers | undefined;
   #isHeadSent = false;
   #hasEnded = false;
   #call: RawCall | undefined;
-  #begin: () => void = () => {};
+  #hasBegun = false;
+  #onBegun: () => void = () => {};
   #wake: () => void = () => {};
   #onEnded: () => void = () => {};
   #controller!: ReadableStreamDefaultController<Uint8Array>;
@@ -34,7 +33,6 @@ export class AnswerStream implements RawCallHandler {
 
   constructor(options: AnswerStreamOptions) {
     this.#options = options;
-    this.begun = new Promise((resolve) => this.#begin = resolve);
     this.body = new ReadableStream<Uint8Array>({
       start: (controller) => {
         this.#controller = controller;
@@ -51,6 +49,12 @@ export class AnswerStream implements RawCallHandler {
     this.#call = call;
     if (this.#hasEnded) call.cancel();
     else if (this.#isFull) call.pause();
+  }
+
+  /** Calls `fn` at the first sign of the service, or now if it was there. */
+  onBegun(fn: () => void): void {
+    if (this.#hasBegun) fn();
+    else this.#onBegun = fn;
   }
 
   get hasEnded(): boolean {
@@ -110,6 +114,11 @@ export class AnswerStream implements RawCallHandler {
   onEnd(end: RawEnd): void {
     const { trailers } = end;
     this.#end(errorOf(end), trailers, true);
+  }
+
+  #begin(): void {
+    this.#hasBegun = true;
+    this.#onBegun();
   }
 
   get #isFull(): boolean {
