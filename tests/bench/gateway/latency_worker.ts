@@ -38,10 +38,8 @@ async function overHttp({ url, headers, perSecond, seconds }: LatencyMessage): P
   const all = [...idle];
   try {
     const call = async () => {
-      const connection = idle.pop() ?? await connect(hostname, Number(port)).then((made) => {
-        all.push(made);
-        return made;
-      });
+      let connection = idle.pop();
+      if (connection === undefined) all.push(connection = await connect(hostname, Number(port)));
       await exchange(connection, request);
       idle.push(connection);
     };
