@@ -4,6 +4,7 @@ import type { Registry } from "prom-client";
 import { startRawCall } from "../../transport/rpc/mod.ts";
 import { createAuthorization } from "./auth/access.ts";
 import { createAuthentication } from "./auth/authentication.ts";
+import { createCallGate } from "./auth/call_gate.ts";
 import { withSignIn } from "./auth/sign_in.ts";
 import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
@@ -220,6 +221,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     limits: config.grpc,
     isSecure,
     rateLimits: rateLimits.calls,
+    gate: createCallGate(authentication),
     tracing: stages.tracing,
     // Clients with a certificate of our authority may call us by any name.
     protectedMode: config.grpc.tls.clientCaFile === "" ? protectedMode : undefined,

@@ -5,10 +5,12 @@ import { encodeFields } from "../../../transport/http2/hpack.ts";
 import type { RequestHead } from "../../../transport/http2/request.ts";
 import type { Http2Stream } from "../../../transport/http2/stream.ts";
 import { Bag, type Bagged } from "../../../transport/rpc/bag.ts";
+import { type CallGate, isDeveloper } from "../auth/call_gate.ts";
+import { ANONYMOUS_CALLER } from "../auth/identity.ts";
 import { authorityHost, type ProtectedMode } from "../limits/protected_mode.ts";
 import type { CallLimits } from "../limits/rate_limits.ts";
 import { Slots } from "../limits/slots.ts";
-import type { Remote, Tracing } from "../stages.ts";
+import type { Caller, Remote, Tracing } from "../stages.ts";
 import type { Timer } from "../timer.ts";
 import { type CallOwner, GrpcCall, refuseCall } from "./grpc/call.ts";
 import { type CallHead, readCallHead } from "./grpc/call_head.ts";
@@ -17,6 +19,7 @@ import type { AcceptSocket, TcpListener } from "./grpc/listener.ts";
 import type { GrpcMethod, GrpcMethods } from "./grpc/method.ts";
 import { codeName, type GrpcMetrics } from "./grpc/metrics.ts";
 import type { PlainHttp } from "./grpc/plain_http.ts";
+import { fromServiceError, type GatewayError } from "../problem.ts";
 import type { EdgeLog } from "./http.ts";
 
 /** What the edge is made of. */
@@ -31,9 +34,11 @@ export interface GrpcEdgeDeps {
     readonly maxMessageBytes: number;
     readonly minPingIntervalMs: number;
   };
-  /** Judges `:authority` and `origin`; undefined where clients prove who they are by certificate. */
+  /** Judges `:authority` and `origin` while nobody has to show who they are; undefined where clients prove who they are by certificate. */
   readonly protectedMode: ProtectedMode | undefined;
   readonly rateLimits: CallLimits;
+  /** Says who calls, and whether they may. */
+  readonly gate: CallGate;
   /** Whether the port speaks TLS. */
   readonly isSecure: boolean;
   readonly tracing: Tracing;
@@ -80,6 +85,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     maxMessageBytes: limits.maxMessageBytes,
     clock,
     newRequestId: deps.newRequestId,
+    refreshPolicy: () => deps.gate.refreshPolicy(),
     schedule,
     onCallEnd,
   };
@@ -164,10 +170,48 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     if (refusal !== undefined) return refuseCall(stream, refusal.code, refusal.message);
     const method = callHead.method!;
     const trace = deps.tracing.beginCall(method.path, callHead.traceparent);
-    const call = new GrpcCall(owner, method, stream, callHead, trace);
+    const call = new GrpcCall(owner, method, stream, callHead, trace, remote);
     calls.add(call);
     method.metrics.begin();
-    call.begin(isWhole);
+    authenticate(call);
+    if (!call.isOver) call.begin(isWhole);
+  }
+
+  /** Finds out who calls: at once, or while the request is being read. */
+  function authenticate(call: GrpcCall): void {
+    // What the gateway answers itself tells nothing of anybody.
+    if (call.method.rule === undefined) return call.admit(ANONYMOUS_CALLER);
+    try {
+      const caller = deps.gate.callerOf(call.head.shown);
+      if (!(caller instanceof Promise)) return admit(call, caller);
+      caller.then((known) => admit(call, known)).catch((error) => refuseWith(call, error));
+    } catch (error) {
+      refuseWith(call, error);
+    }
+  }
+
+  /** Lets the call reach its worker. @throws {GatewayError} when the caller may not make it. */
+  function admit(call: GrpcCall, caller: Caller): void {
+    const { method, remote, head } = call;
+    if (call.isOver) return;
+    if (head.foreign !== undefined && isDeveloper(caller)) {
+      return call.end(head.foreign.code, head.foreign.message);
+    }
+    const limited = deps.rateLimits.admitCaller(caller.principal, remote.hostname, method.path);
+    if (limited !== undefined) return call.end(limited.code, limited.message);
+    const refusal = deps.gate.refusalOf(method.rule!, caller);
+    if (refusal !== undefined) throw refusal;
+    if (method.isLong) {
+      const revoke = (error: GatewayError) => call.end(error.grpcCode, error.message);
+      call.followed = { bagIndex: -1, caller, revoke };
+      deps.gate.follow(call.followed);
+    }
+    call.admit(caller);
+  }
+
+  function refuseWith(call: GrpcCall, error: unknown): void {
+    const { grpcCode, message } = fromServiceError(error, false);
+    call.end(grpcCode, message);
   }
 
   /** Why a call of a known method does not begin now. */
@@ -209,6 +253,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
   function onCallEnd(call: GrpcCall, code: number, message: string): void {
     const { method, requestId } = call;
     calls.delete(call);
+    if (call.followed !== undefined) deps.gate.unfollow(call.followed);
     settleDrain();
     if (method.streams) streamSlots.leave();
     const durationMs = clock.now() - call.startedAtMs;

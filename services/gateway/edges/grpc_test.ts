@@ -22,10 +22,12 @@ import { encodeFields } from "../../../transport/http2/hpack.ts";
 import { createChannelTransport, createRpcServer } from "../../../transport/rpc/mod.ts";
 import { TestMessageSchema, TestService } from "../../../transport/testing/test_service.ts";
 import { type GatewayConfig, gatewayConfigSchema, type TlsTexts } from "../config.ts";
+import { OPEN_GATE } from "../auth/call_gate.ts";
 import { ProtectedMode } from "../limits/protected_mode.ts";
 import type { Readiness } from "../readiness.ts";
 import { systemTimer } from "../timer.ts";
 import { NO_LIMITS } from "../limits/rate_limits.ts";
+import { createTracing } from "../tracing.ts";
 import { createGrpcEdge, type GrpcEdge } from "./grpc.ts";
 import { createHealth } from "./grpc/health.ts";
 import { listenTcp } from "./grpc/listener.ts";
@@ -65,7 +67,7 @@ async function open(setup: Setup = {}): Promise<World> {
   const [near, far] = createMemoryChannelPair();
   createRpcServer().service(TestService, setup.impl ?? {}).accept(far);
   const transport = createChannelTransport({ channel: () => near });
-  const exposures = [{ service: TestService, peer: "test" }];
+  const exposures = [{ service: TestService, peer: "test", dialect: "etcd" as const }];
   const registry = new Registry();
   const metrics = createGrpcMetrics(registry);
   const logged: string[] = [];
@@ -93,8 +95,10 @@ async function open(setup: Setup = {}): Promise<World> {
     metrics,
     limits: { ...gatewayConfigSchema.parse(undefined).grpc, ...setup.limits },
     rateLimits: NO_LIMITS.calls,
+    gate: OPEN_GATE,
     protectedMode: new ProtectedMode([]),
     isSecure: false,
+    tracing: createTracing(false),
     clock: { now: () => performance.now() },
     timer: systemTimer,
     newRequestId: () => "id",

@@ -4,17 +4,22 @@ import { encodeFields } from "../../../../transport/http2/hpack.ts";
 import type { Http2Stream, StreamHandler } from "../../../../transport/http2/stream.ts";
 import type { Bagged } from "../../../../transport/rpc/bag.ts";
 import type { RawCall, RawCallHandler, RawEnd } from "../../../../transport/rpc/mod.ts";
-import type { RequestTrace } from "../../stages.ts";
+import { PRINCIPAL_METADATA } from "../../../runtime/principal.ts";
+import type { Followed } from "../../auth/followers.ts";
+import type { Caller, Remote, RequestTrace } from "../../stages.ts";
 import type { CallHead } from "./call_head.ts";
 import { encodeStatusMessage } from "./headers.ts";
 import { MessageReader, prefixOf } from "../../../../transport/grpc/message_reader.ts";
 import type { GrpcMethod } from "./method.ts";
+import { AfterRefresh, loginFrom } from "./sign_in.ts";
 
 /** What calls need of their edge. */
 export interface CallOwner {
   readonly maxMessageBytes: number;
   readonly clock: { now(): number };
   newRequestId(): string;
+  /** Resolves when what was changed before holds at this gateway. */
+  refreshPolicy(): Promise<void>;
   /** Calls `call.start()` now, or with others at the end of the turn. */
   schedule(call: GrpcCall): void;
   /** The call has ended, whoever ended it. Called once. */
@@ -35,15 +40,24 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
   readonly startedAtMs: number;
   readonly requestId: string;
   readonly trace: RequestTrace | undefined;
+  readonly remote: Remote;
+  /** Undefined until it is known; the worker is not called before. */
+  caller: Caller | undefined;
+  /** The call in the followers' list, if its caller's rights are looked at again. */
+  followed: Followed | undefined;
+  /** Whether it was to start before it was known who calls. */
+  #isHeld = false;
   readonly #owner: CallOwner;
   readonly #stream: Http2Stream;
-  readonly #head: CallHead;
+  readonly head: CallHead;
   readonly #reader: MessageReader;
   #call: RawCall | undefined;
   /** The one message of a call that has one, until the call starts. */
   #message: Uint8Array | undefined;
   /** Whether the request is complete, or nothing more of it matters. */
   #requestDone = false;
+  /** Whether the client has sent all of it. */
+  #isRequestHere = false;
   #answer: Uint8Array | undefined;
   #answerHead: Fields | undefined;
   #headSent = false;
@@ -55,15 +69,22 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
     stream: Http2Stream,
     head: CallHead,
     trace: RequestTrace | undefined,
+    remote: Remote,
   ) {
     this.method = method;
     this.trace = trace;
+    this.remote = remote;
     this.#owner = owner;
     this.#stream = stream;
-    this.#head = head;
+    this.head = head;
     this.startedAtMs = owner.clock.now();
     this.requestId = head.requestId ?? owner.newRequestId();
     this.#reader = new MessageReader(owner.maxMessageBytes, head.encoding);
+  }
+
+  /** Whether it has ended. */
+  get isOver(): boolean {
+    return this.#ended;
   }
 
   /** Begins to read the request. */
@@ -73,16 +94,44 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
     if (isWhole) this.onBodyEnd();
   }
 
-  /** Starts the call of the worker. */
+  /** It is known who calls, and that they may. */
+  admit(caller: Caller): void {
+    this.caller = caller;
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this.start();
+    if (this.method.takesOne || this.#ended) return;
+    // What came of the request meanwhile.
+    this.#readMessages();
+    if (this.#isRequestHere) this.#endRequest();
+    else if (!this.#ended) this.#stream.resume();
+  }
+
+  /** Starts the call of the worker, or has it start when it is known who calls. */
   start(): void {
     if (this.#ended) return;
-    const { lateRefusal, timeoutMs, forwarded } = this.#head;
+    if (this.caller === undefined) {
+      this.#isHeld = true;
+      return;
+    }
+    const { method, caller } = this;
+    const { lateRefusal, timeoutMs, forwarded, shown } = this.head;
     if (lateRefusal !== undefined) return this.end(lateRefusal.code, lateRefusal.message);
-    const message = this.#message;
+    let message = this.#message;
     this.#message = undefined;
-    const headers: Fields = [["x-request-id", this.requestId], ...forwarded as Fields];
+    const headers: Fields = [
+      ["x-request-id", this.requestId],
+      [PRINCIPAL_METADATA, caller.encoded],
+      ...forwarded as Fields,
+    ];
+    // An etcd token is the store's to judge.
+    const isForService = caller.credential === "none" || caller.credential === "etcd_token";
+    if (shown.authorization !== undefined && isForService) headers.push(["authorization", shown.authorization]);
     if (this.trace !== undefined) headers.push(["traceparent", this.trace.traceparent]);
-    this.#call = this.method.start(this, {
+    let handler: RawCallHandler = this;
+    if (method.around === "users") handler = new AfterRefresh(this, () => this.#owner.refreshPolicy());
+    else if (method.around === "login" && message !== undefined) message = loginFrom(this.remote, message);
+    this.#call = method.start(handler, {
       timeoutMs,
       headers,
       message,
@@ -134,8 +183,13 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
 
   onBody(chunk: Uint8Array): void {
     if (this.#requestDone || this.#ended) return;
+    this.#reader.push(chunk);
+    if (this.#isHeld) this.#stream.pause();
+    else this.#readMessages();
+  }
+
+  #readMessages(): void {
     const reader = this.#reader;
-    reader.push(chunk);
     for (let message = reader.next(); message !== undefined; message = reader.next()) {
       this.method.metrics.messageIn();
       if (this.method.takesOne) {
@@ -151,6 +205,11 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
   }
 
   onBodyEnd(): void {
+    this.#isRequestHere = true;
+    if (!this.#isHeld) this.#endRequest();
+  }
+
+  #endRequest(): void {
     if (this.#requestDone || this.#ended) return;
     this.#requestDone = true;
     if (this.#reader.isPartial) this.end(Code.Internal, "unexpected EOF");

@@ -1,6 +1,7 @@
 /** What a request's head says of a call. Made once for all requests that share one head. */
 import { Code } from "@connectrpc/connect";
 import type { RequestHead } from "../../../../transport/http2/request.ts";
+import type { CallCredentials } from "../../auth/authentication.ts";
 import { isGrpc, parseTimeout } from "./headers.ts";
 import type { GrpcMethod, GrpcMethods } from "./method.ts";
 
@@ -17,6 +18,10 @@ export interface CallHead {
   readonly method: GrpcMethod | undefined;
   /** Why no call with this head begins. */
   readonly refusal: Refusal | undefined;
+  /** Why no call with this head begins while nobody has to show who they are. */
+  readonly foreign: Refusal | undefined;
+  /** What shows who calls. */
+  readonly shown: CallCredentials;
   /** Why a call with this head ends as soon as its message is here. */
   readonly lateRefusal: Refusal | undefined;
   /** Time the call may take, in ms. */
@@ -27,7 +32,8 @@ export interface CallHead {
   readonly requestId: string | undefined;
   /** Of the client's span. */
   readonly traceparent: string | undefined;
-  /** Fields that travel on to the worker, besides the request id and `traceparent`. */
+  /** Fields that travel on to the worker, besides the request id and `traceparent`; `authorization` is not among them, since
+   *  what has shown who calls is not the services' to see. */
   readonly forwarded: readonly (readonly [name: string, value: string])[];
 }
 
@@ -44,6 +50,7 @@ export function readCallHead(
   let timeout: string | undefined;
   let requestId: string | undefined;
   let traceparent: string | undefined;
+  let authorization: string | undefined, apiKey: string | undefined, token: string | undefined;
   const forwarded: [string, string][] = [];
   const { fields } = head;
   for (let i = 0; i < fields.length; i += 2) {
@@ -59,9 +66,17 @@ export function readCallHead(
       case "traceparent":
         if (TRACEPARENT.test(value)) traceparent = value;
         break;
+      case "authorization":
+        authorization = value;
+        break;
+      case "x-api-key":
+        apiKey = value;
+        break;
       // etcd's.
       case "token":
-      case "authorization":
+        token = value;
+        forwarded.push([name, value]);
+        break;
       case "tracestate":
         forwarded.push([name, value]);
     }
@@ -74,9 +89,9 @@ export function readCallHead(
     method,
     refusal: method === undefined
       ? { code: Code.Unimplemented, message: unknownMethod(head.path, methods) }
-      : foreign === undefined
-      ? undefined
-      : { code: Code.PermissionDenied, message: foreign },
+      : undefined,
+    foreign: foreign === undefined ? undefined : { code: Code.PermissionDenied, message: foreign },
+    shown: { authorization, apiKey, token, isForStore: method?.rule?.grant === "kv" },
     lateRefusal: timeout !== undefined && timeoutMs === undefined
       ? { code: Code.Internal, message: `malformed grpc-timeout: ${timeout.slice(0, 32)}` }
       : timeoutMs === 0
@@ -94,6 +109,8 @@ const NO_CALL: CallHead = {
   isGrpc: false,
   method: undefined,
   refusal: undefined,
+  foreign: undefined,
+  shown: { authorization: undefined, apiKey: undefined, token: undefined, isForStore: false },
   lateRefusal: undefined,
   timeoutMs: undefined,
   encoding: undefined,

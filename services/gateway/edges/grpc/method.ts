@@ -1,5 +1,7 @@
 /** The RPCs that gRPC clients may call, by path: made from descriptors, so that a new RPC needs no code here. */
-import type { DescMethod } from "@bufbuild/protobuf";
+import { type DescMethod, getOption } from "@bufbuild/protobuf";
+import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
+import { edge as edgeOption } from "$proto/aetherflow/gateway/v1/edge_pb.ts";
 import type { Transport } from "@connectrpc/connect";
 import {
   type RawCall,
@@ -7,8 +9,10 @@ import {
   type RawCallOptions,
   startRawCall,
 } from "../../../../transport/rpc/mod.ts";
+import type { AccessRule } from "../../auth/access.ts";
 import type { Exposure } from "../../routes.ts";
 import type { GrpcMethodMetrics, GrpcMetrics } from "./metrics.ts";
+import { type Around, aroundOf } from "./sign_in.ts";
 
 /** One RPC. */
 export interface GrpcMethod {
@@ -18,6 +22,12 @@ export interface GrpcMethod {
   readonly takesOne: boolean;
   /** Any number of answers. */
   readonly streams: boolean;
+  /** Whether a call may take so long that its caller's rights may end meanwhile. */
+  readonly isLong: boolean;
+  /** Who may call; undefined: anybody. */
+  readonly rule: AccessRule | undefined;
+  /** What its calls take around them. */
+  readonly around: Around;
   readonly metrics: GrpcMethodMetrics;
   /** Starts a call. */
   start(handler: RawCallHandler, options: RawCallOptions): RawCall;
@@ -31,31 +41,49 @@ export interface GrpcMethods {
 
 /** Builds the table: the exposed services at their peers, and `local` ones in this worker. */
 export function createGrpcMethods(
-  exposures: readonly Pick<Exposure, "service" | "peer">[],
+  exposures: readonly Pick<Exposure, "service" | "peer" | "dialect" | "grant">[],
   transport: (peer: string) => Transport,
   local: readonly LocalMethod[],
   metrics: GrpcMetrics,
 ): GrpcMethods {
   const methods = new Map<string, GrpcMethod>();
   const services = new Set<string>();
-  function add(rpc: DescMethod, start: GrpcMethod["start"]): void {
+  function add(rpc: DescMethod, rule: AccessRule | undefined, start: GrpcMethod["start"]): void {
     const path = `/${rpc.parent.typeName}/${rpc.name}`;
     services.add(rpc.parent.typeName);
     methods.set(path, {
       path,
       takesOne: rpc.methodKind === "unary" || rpc.methodKind === "server_streaming",
       streams: rpc.methodKind !== "unary",
+      isLong: rpc.methodKind !== "unary" || WAITING.has(path),
+      rule,
+      around: aroundOf(rpc),
       metrics: metrics.method(path),
       start,
     });
   }
-  for (const { service, peer } of exposures) {
+  for (const exposure of exposures) {
+    const { service, peer } = exposure;
     for (const rpc of service.methods) {
-      add(rpc, (handler, options) => startRawCall(transport(peer), rpc, handler, options));
+      add(rpc, ruleOf(exposure, rpc), (handler, options) =>
+        startRawCall(transport(peer), rpc, handler, options));
     }
   }
-  for (const { rpc, start } of local) add(rpc, start);
+  for (const { rpc, start } of local) add(rpc, undefined, start);
   return { find: (path) => methods.get(path), hasService: (name) => services.has(name) };
+}
+
+/** Unary RPCs that wait for others. */
+const WAITING: ReadonlySet<string> = new Set(["/v3lockpb.Lock/Lock", "/v3electionpb.Election/Campaign"]);
+
+function ruleOf({ dialect, grant }: Pick<Exposure, "dialect" | "grant">, rpc: DescMethod): AccessRule {
+  return {
+    access: getOption(rpc, edgeOption).access,
+    grant,
+    isRead: rpc.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
+    dialect,
+    rpcName: `${rpc.parent.typeName}/${rpc.name}`,
+  };
 }
 
 /** An RPC that this worker answers itself. */
