@@ -198,7 +198,7 @@ function boot(worker: Worker, directory: string, secret: Uint8Array, port: numbe
   return new Promise((resolve, reject) => {
     worker.onmessage = ({ data }: MessageEvent<WorkerMessage>) => {
       if (data.type === "ready") resolve();
-      else reject(new Error(data.message));
+      else if (data.type === "failed") reject(new Error(data.message));
     };
     worker.onerror = (event) => reject(new Error(event.message));
     worker.postMessage(message);
