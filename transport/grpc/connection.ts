@@ -32,6 +32,7 @@ export class GrpcConnection {
   #isOver = false;
   #lastReadMs: number;
   #keepalive: ReturnType<typeof setTimeout> | undefined;
+  #isAsking = false;
 
   constructor(socket: ByteSocket, options: GrpcConnectionOptions) {
     this.#socket = socket;
@@ -86,6 +87,7 @@ export class GrpcConnection {
       if (this.#isOver) return;
       if (bytes === null) return this.close("the server closed it");
       this.#lastReadMs = this.#options.clock.now();
+      if (this.#isAsking) this.#onSignOfLife();
       this.http2.receive(bytes, this.#lastReadMs);
       const { end } = this.http2;
       if (end !== undefined && end.code !== ERROR.NO_ERROR) {
@@ -120,18 +122,25 @@ export class GrpcConnection {
     const { clock, keepaliveTimeMs, keepaliveTimeoutMs } = this.#options;
     const { http2 } = this;
     if (http2.streamCount + http2.waitingCount === 0) return; // the next call watches again
-    const askedMs = clock.now();
-    const leftMs = keepaliveTimeMs - (askedMs - this.#lastReadMs);
+    const leftMs = keepaliveTimeMs - (clock.now() - this.#lastReadMs);
     if (leftMs > 0) {
-      this.#keepalive = setTimeout(() => this.#checkQuiet(), leftMs);
+      this.#keepalive = setTimeout(() => this.#checkQuiet(), Math.ceil(leftMs));
       return;
     }
     http2.ping();
-    this.#keepalive = setTimeout(() => {
-      this.#keepalive = undefined;
-      if (this.#lastReadMs < askedMs) this.close(`no sign of life within ${keepaliveTimeoutMs} ms`);
-      else this.watch();
-    }, keepaliveTimeoutMs);
+    this.#isAsking = true;
+    this.#keepalive = setTimeout(
+      () => this.close(`no sign of life within ${keepaliveTimeoutMs} ms`),
+      keepaliveTimeoutMs,
+    );
+  }
+
+  /** Bytes have come after a ping: whatever they say, the server lives. */
+  #onSignOfLife(): void {
+    this.#isAsking = false;
+    clearTimeout(this.#keepalive);
+    this.#keepalive = undefined;
+    this.watch();
   }
 }
 

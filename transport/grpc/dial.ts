@@ -1,7 +1,7 @@
 /** Sockets towards servers: TCP, or TLS with HTTP/2 agreed on. */
 import { Buffer } from "node:buffer";
 import { isIP } from "node:net";
-import { connect, type TLSSocket } from "node:tls";
+import { checkServerIdentity, connect, type TLSSocket } from "node:tls";
 
 /** Certificates as PEM texts. */
 export interface GrpcTls {
@@ -35,60 +35,29 @@ export async function dial(
   signal: AbortSignal,
 ): Promise<ByteSocket> {
   const { hostname, port } = splitAddress(address);
-  if (tls?.serverName !== undefined) return await dialNamed(hostname, port, tls, tls.serverName, signal);
-  if (tls !== undefined) return denoSocket(await dialTls(hostname, port, tls, signal));
+  if (tls !== undefined) return await dialTls(hostname, port, tls, signal);
   const socket = await Deno.connect({ hostname, port, signal });
   socket.setNoDelay(true);
   return denoSocket(socket);
 }
 
-async function dialTls(
+/** Node's TLS: the platform's own names the server to itself by what it connects to only, and does not let go of a socket
+ *  that is closed while it shakes hands. */
+function dialTls(
   hostname: string,
   port: number,
-  tls: GrpcTls,
-  signal: AbortSignal,
-): Promise<Deno.TlsConn> {
-  const { ca, cert, key } = tls;
-  const connecting = Deno.connectTls({
-    hostname,
-    port,
-    alpnProtocols: [HTTP2],
-    ...(ca === undefined ? {} : { caCerts: [ca] }),
-    ...(cert === undefined || key === undefined ? {} : { cert, key }),
-  });
-  // The platform cannot be told to stop; what comes too late is closed.
-  const late = Promise.withResolvers<never>();
-  const abort = () => late.reject(signal.reason);
-  signal.addEventListener("abort", abort);
-  let socket: Deno.TlsConn | undefined;
-  try {
-    socket = await Promise.race([connecting, late.promise]);
-    const { alpnProtocol } = await Promise.race([socket.handshake(), late.promise]);
-    if (alpnProtocol !== HTTP2) throw new Error(NO_HTTP2);
-    return socket;
-  } catch (error) {
-    if (socket !== undefined) socket.close();
-    else connecting.then((socket) => socket.close(), () => {});
-    throw error;
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
-}
-
-/** The platform's own TLS names the server to itself by what it connects to; Node's takes another name. */
-function dialNamed(
-  hostname: string,
-  port: number,
-  { ca, cert, key }: GrpcTls,
-  serverName: string,
+  { ca, cert, key, serverName }: GrpcTls,
   signal: AbortSignal,
 ): Promise<ByteSocket> {
+  const host = hostname.replace(/^\[|\]$/g, "");
+  const name = serverName ?? host;
   return new Promise((resolve, reject) => {
     const socket = connect({
-      host: hostname.replace(/^\[|\]$/g, ""),
+      host,
       port,
       ALPNProtocols: [HTTP2],
-      ...(isIP(serverName) === 0 ? { servername: serverName } : {}),
+      ...(isIP(name) === 0 ? { servername: name } : {}),
+      checkServerIdentity: (_host, certificate) => checkServerIdentity(name, certificate),
       ...(ca === undefined ? {} : { ca }),
       ...(cert === undefined ? {} : { cert }),
       ...(key === undefined ? {} : { key }),
@@ -100,7 +69,7 @@ function dialNamed(
     socket.once("secureConnect", () => {
       signal.removeEventListener("abort", abort);
       if (socket.alpnProtocol === HTTP2) return resolve(nodeSocket(socket));
-      socket.destroy(new Error(NO_HTTP2));
+      socket.destroy(new Error("the server does not speak HTTP/2 over TLS"));
     });
   });
 }
@@ -140,7 +109,6 @@ function nodeSocket(socket: TLSSocket): ByteSocket {
 }
 
 const HTTP2 = "h2";
-const NO_HTTP2 = "the server does not speak HTTP/2 over TLS";
 
 function splitAddress(address: string): { hostname: string; port: number } {
   const colon = address.lastIndexOf(":");
