@@ -57,9 +57,10 @@ export function createAuthHandlers(deps: AuthHandlersDeps): ServiceImpl<typeof A
   async function personOf(context: HandlerContext): Promise<{ principal: Principal; user: User }> {
     const principal = await callerOf(context);
     if (principal.kind === Principal_Kind.API_KEY) throw new AuthError("needsSession");
-    const user = principal.kind === Principal_Kind.USER ? await accounts.user(principal.userId) : undefined;
-    if (user === undefined) throw new AuthError("notLocal");
+    if (principal.kind !== Principal_Kind.USER) throw new AuthError("notLocal");
     if (principal.sessionId === "") throw new AuthError("needsSession");
+    const user = await accounts.user(principal.userId);
+    if (user === undefined) throw new AuthError("badCredential");
     return { principal, user };
   }
 
