@@ -1,21 +1,26 @@
-/** Calls from the gateway to the services: deadline, metadata, and a second try for reads. */
+/** Calls from the gateway to the services: deadline, metadata, further tries, and one call for equal reads. */
 import type { DescMessage, DescMethodStreaming, DescMethodUnary, Message } from "@bufbuild/protobuf";
-import { Code, ConnectError, type Transport } from "@connectrpc/connect";
+import { ConnectError } from "@connectrpc/connect";
 import { callUnary } from "../../transport/rpc/mod.ts";
 import type { Exchange } from "./exchange.ts";
 import { PRINCIPAL_METADATA } from "../runtime/principal.ts";
 import { GatewayError } from "./problem.ts";
+import { type AttemptsPlan, outOfTime, runAttempts } from "./resilience/attempts.ts";
+import type { Upstream } from "./resilience/upstream.ts";
+import type { UpstreamCaller, Upstreams } from "./resilience/upstreams.ts";
 import type { Route } from "./routes.ts";
-import { pause, type Timer } from "./timer.ts";
+import type { CallTrace } from "./stages.ts";
+import type { Timer } from "./timer.ts";
 
 /** What the caller is made of. */
 export interface CallsDeps {
-  /** The transport to a peer; its calls fail with `unavailable` while the peer is down. */
-  transport(peer: string): Transport;
+  readonly upstreams: Upstreams;
   readonly clock: { now(): number };
   readonly timer: Timer;
   /** How long a read waits for an unavailable service. */
   readonly readRetryMs: number;
+  /** Whether equal GETs share a call. */
+  readonly singleFlight: boolean;
   onRetry(peer: string): void;
 }
 
@@ -39,74 +44,164 @@ export interface Calls {
   ): Promise<OpenCall>;
 }
 
-/** Pauses between tries of a read, in milliseconds: the first ones are short, since a restarted worker is back soon. */
-const RETRY_FIRST_MS = 10;
-const RETRY_MAX_MS = 160;
-
 /** Unary calls under way from which further ones wait until the turn of the event loop ends. The HTTP server hands over
  *  each request by itself, so that each would cost a datagram each way; calls that start together share one. With 64
  *  requests in flight that is half the processor time a request; a call that is nearly alone does not wait. */
 const GATHER_FROM = 4;
 
+/** Calls that wait for the end of a turn. */
+interface Turn {
+  readonly end: Promise<void>;
+  /** Reads among them, by who asks for what. Nothing of them was sent yet, so that a request which finds its like here gets
+   *  an answer made after it came: no write that it could know of is missing from it. */
+  flights: Map<string, Flight> | undefined;
+}
+
+/** One read for several requests. */
+interface Flight {
+  readonly answer: Promise<Message>;
+  requests: number;
+}
+
 /** Creates the caller. */
 export function createCalls(deps: CallsDeps): Calls {
+  const { clock, upstreams } = deps;
   let underWay = 0;
-  let turn: Promise<void> | undefined;
+  let turn: Turn | undefined;
 
-  function endOfTurn(): Promise<void> {
-    return turn ??= new Promise((resolve) => {
-      deps.timer.endOfTurn(() => {
-        turn = undefined;
-        resolve();
-      });
-    });
+  function thisTurn(): Turn {
+    return turn ??= {
+      end: new Promise((resolve) => {
+        deps.timer.endOfTurn(() => {
+          turn = undefined;
+          resolve();
+        });
+      }),
+      flights: undefined,
+    };
   }
 
-  function remainingMs(exchange: Exchange): number {
-    const left = exchange.deadlineAtMs - deps.clock.now();
-    if (left < 1) {
-      throw new GatewayError("deadline_exceeded", "the request's time ran out (gateway.requestTimeoutMs)");
-    }
-    return Math.floor(left);
+  function planOf(
+    route: Route,
+    exchange: Exchange,
+    upstream: Upstream,
+    message: Message | undefined,
+    trace: CallTrace | undefined,
+  ): AttemptsPlan {
+    const { waits, retriesMax } = upstreams.policy(route);
+    let tries = 0;
+    return {
+      deadlineAtMs: exchange.deadlineAtMs,
+      // The requests of a stream are read off the client's as they go, and cannot be read again.
+      isRepeatable: waits && route.isIdempotent && (message !== undefined || route.httpMethod === "GET"),
+      waitMs: deps.readRetryMs,
+      retriesMax,
+      mayWait: route.mayWait,
+      hash: upstream.isHashed ? upstreams.hashOf(route.rpc, route.peer, message, exchange.caller) : undefined,
+      onRetry(isSent) {
+        trace?.retried(++tries);
+        deps.onRetry(route.peer);
+        if (isSent) upstreams.metrics.retried(route.peer);
+      },
+    };
   }
 
-  /** Runs `attempt`, again and again for a read whose service is unavailable, until readRetryMs have passed. */
-  function withRetry<T>(route: Route, exchange: Exchange, attempt: () => Promise<T>): Promise<T> {
-    if (route.httpMethod !== "GET") return attempt();
-    return attempt().catch((error: unknown) => {
-      if (!isUnavailable(error)) throw error;
-      return retry(route, exchange, attempt);
-    });
-  }
-
-  async function retry<T>(route: Route, exchange: Exchange, attempt: () => Promise<T>): Promise<T> {
-    const giveUpAtMs = Math.min(deps.clock.now() + deps.readRetryMs, exchange.deadlineAtMs);
-    for (let pauseMs = RETRY_FIRST_MS;; pauseMs = Math.min(pauseMs * 2, RETRY_MAX_MS)) {
-      await pause(deps.timer, pauseMs);
-      deps.onRetry(route.peer);
+  /** Runs a call of a route's service: counted, traced, with a place among the service's calls. */
+  async function call<T>(
+    route: Route,
+    exchange: Exchange,
+    message: Message | undefined,
+    run: (caller: UpstreamCaller, plan: AttemptsPlan, headers: Record<string, string>) => Promise<T>,
+  ): Promise<T> {
+    const startedAtMs = clock.now();
+    const caller = upstreams.caller(route.peer);
+    const metrics = caller.method(route.rpcName);
+    const isUnary = route.rpc.methodKind === "unary";
+    const trace = exchange.trace?.call(route.rpc.parent.typeName, route.rpc.name, route.peer);
+    const headers = metadata(exchange);
+    if (trace !== undefined) headers.traceparent = trace.traceparent;
+    const { bulkhead } = caller;
+    try {
+      if (isUnary && !bulkhead.tryEnter()) await enterBulkhead(caller, exchange);
       try {
-        return await attempt();
-      } catch (error) {
-        if (!isUnavailable(error) || deps.clock.now() + pauseMs >= giveUpAtMs) throw error;
+        const answer = await run(caller, planOf(route, exchange, caller.upstream, message, trace), headers);
+        metrics.end(0, isUnary ? clock.now() - startedAtMs : -1);
+        trace?.end(undefined);
+        return answer;
+      } finally {
+        if (isUnary) bulkhead.leave();
       }
+    } catch (error) {
+      metrics.end(codeOf(error), isUnary ? clock.now() - startedAtMs : -1);
+      trace?.end(error);
+      throw error;
     }
+  }
+
+  async function enterBulkhead({ bulkhead, upstream }: UpstreamCaller, exchange: Exchange): Promise<void> {
+    const waitMs = exchange.deadlineAtMs - clock.now();
+    if (waitMs < 1) throw outOfTime();
+    if (await bulkhead.enter(waitMs)) return;
+    upstreams.metrics.rejected(upstream.name);
+    throw new GatewayError(
+      "too_many_requests",
+      `${bulkhead.maxConcurrent} requests are under way at ${upstream.name} and too many wait ` +
+        "(gateway.upstreams.bulkhead)",
+    );
+  }
+
+  function callOnce(route: Route, exchange: Exchange, message: Message): Promise<Message> {
+    const rpc = route.rpc as DescMethodUnary<DescMessage, DescMessage>;
+    return call(
+      route,
+      exchange,
+      message,
+      (caller, plan, headers) =>
+        runAttempts(
+          caller.attempts,
+          caller.upstream,
+          plan,
+          (target, timeoutMs) => callUnary(target.transport, rpc, message, { timeoutMs, headers }),
+        ),
+    );
+  }
+
+  async function callAfterTurn(
+    end: Promise<void>,
+    route: Route,
+    exchange: Exchange,
+    message: Message,
+  ): Promise<Message> {
+    await end;
+    return await callOnce(route, exchange, message);
+  }
+
+  /** Takes part in an equal read that was not sent yet, or begins one. */
+  async function share(turn: Turn, route: Route, exchange: Exchange, message: Message): Promise<Message> {
+    const flights = turn.flights ??= new Map();
+    const key = flightKey(exchange);
+    let flight = flights.get(key);
+    if (flight === undefined) {
+      flights.set(key, flight = { answer: callAfterTurn(turn.end, route, exchange, message), requests: 1 });
+      const answer = await flight.answer;
+      if (flight.requests > 1) route.shared?.set(answer, true);
+      return answer;
+    }
+    flight.requests++;
+    upstreams.metrics.shared(route.peer);
+    return await flight.answer;
   }
 
   return {
     async unary(route, exchange, message) {
-      const rpc = route.rpc as DescMethodUnary<DescMessage, DescMessage>;
       underWay++;
       try {
-        if (underWay >= GATHER_FROM) await endOfTurn();
-        return await withRetry(
-          route,
-          exchange,
-          async () =>
-            await callUnary(deps.transport(route.peer), rpc, message, {
-              timeoutMs: remainingMs(exchange),
-              headers: metadata(exchange),
-            }),
-        );
+        if (underWay < GATHER_FROM) return await callOnce(route, exchange, message);
+        const turn = thisTurn();
+        if (deps.singleFlight && route.isRead && route.httpMethod === "GET") {
+          return await share(turn, route, exchange, message);
+        }
+        return await callAfterTurn(turn.end, route, exchange, message);
       } finally {
         underWay--;
       }
@@ -115,18 +210,25 @@ export function createCalls(deps: CallsDeps): Calls {
     async open(route, exchange, requests, abort) {
       const rpc = route.rpc as DescMethodStreaming<DescMessage, DescMessage>;
       let late = false;
-      const cancel = deps.timer.after(remainingMs(exchange), () => {
+      const leftMs = exchange.deadlineAtMs - clock.now();
+      if (leftMs < 1) throw outOfTime();
+      const cancel = deps.timer.after(Math.floor(leftMs), () => {
         late = true;
         abort.abort();
       });
       try {
-        return await withRetry(route, exchange, async () => {
-          // No timeout of its own: once it has begun, a stream lives as long as its client.
-          const answer = await deps.transport(route.peer)
-            .stream(rpc, abort.signal, undefined, metadata(exchange), requests());
-          const rest = answer.message[Symbol.asyncIterator]();
-          return { first: await rest.next(), rest };
-        });
+        return await call(
+          route,
+          exchange,
+          undefined,
+          (caller, plan, headers) =>
+            runAttempts(caller.attempts, caller.upstream, plan, async ({ transport }) => {
+              // No timeout of its own: once it has begun, a stream lives as long as its client.
+              const answer = await transport.stream(rpc, abort.signal, undefined, headers, requests());
+              const rest = answer.message[Symbol.asyncIterator]();
+              return { first: await rest.next(), rest };
+            }),
+        );
       } catch (error) {
         if (!late) throw error;
         throw new GatewayError(
@@ -140,8 +242,13 @@ export function createCalls(deps: CallsDeps): Calls {
   };
 }
 
-function isUnavailable(error: unknown): boolean {
-  return error instanceof ConnectError && error.code === Code.Unavailable;
+/** Who asks for what: equal keys, equal answers. What is judged of the answer afterwards (If-None-Match) is not in it. */
+function flightKey({ method, path, query, caller, authorization, token }: Exchange): string {
+  return JSON.stringify([caller?.encoded, method, path, query, authorization, token]);
+}
+
+function codeOf(error: unknown): number {
+  return error instanceof ConnectError ? error.code : error instanceof GatewayError ? error.grpcCode : 2;
 }
 
 /** What a call of a request carries besides its message. */

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { corsConfigSchema, idempotencyConfigSchema, trustedProxiesSchema } from "./inbound/config.ts";
 import { rateLimitConfigSchema } from "./limits/config.ts";
 import { gatewayAuthConfigSchema } from "./auth/config.ts";
+import { fallbacksConfigSchema, upstreamsConfigSchema } from "./resilience/config.ts";
 import { isLoopbackHost } from "./limits/protected_mode.ts";
 
 const NOT_LOOPBACK =
@@ -115,8 +116,11 @@ export const gatewayConfigSchema = z.strictObject({
     "Deadline of one request, body included, in milliseconds; past it the answer is 504 (408 while the body is awaited). " +
       "Streams must have begun by then.",
   ),
+  upstreams: upstreamsConfigSchema,
+  fallbacks: fallbacksConfigSchema,
   readRetryMs: z.int().min(0).max(60_000).default(2_000).describe(
-    "How long a read (GET) waits for a service that is unavailable before it is 503, in milliseconds; 0 fails at once.",
+    "How long a call that may be repeated (a read) waits for a service that is unavailable before it is 503, in " +
+      "milliseconds; 0 fails at once.",
   ),
   heartbeatMs: z.int().min(100).max(300_000).default(15_000).describe(
     "Interval of the comment line that keeps an idle event stream open, in milliseconds.",

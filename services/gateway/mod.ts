@@ -1,10 +1,10 @@
 /** The gateway: HTTP in front of the services. Wires its parts; what touches the platform is passed in. */
 import type { Transport } from "@connectrpc/connect";
 import type { Registry } from "prom-client";
-import { startRawCall } from "../../transport/rpc/mod.ts";
 import { createAuthorization } from "./auth/access.ts";
 import { createAuthentication } from "./auth/authentication.ts";
 import { createCallGate } from "./auth/call_gate.ts";
+import { following } from "./auth/followers.ts";
 import { withSignIn } from "./auth/sign_in.ts";
 import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
@@ -25,6 +25,7 @@ import { createGrpcMethods } from "./edges/grpc/method.ts";
 import { createGrpcMetrics } from "./edges/grpc/metrics.ts";
 import { createPlainHttp } from "./edges/grpc/plain_http.ts";
 import { createReflection } from "./edges/grpc/reflection.ts";
+import { RoutedCall, routedMethod } from "./edges/grpc/routed_call.ts";
 import { createHttpEdge, type EdgeLog, type HttpHandler } from "./edges/http.ts";
 import type { HttpListener } from "./edges/listener.ts";
 import type { RespListener } from "./edges/resp.ts";
@@ -40,7 +41,10 @@ import { createGatewayMetrics } from "./metrics.ts";
 import { createMetricsCollector } from "./metrics_collector.ts";
 import { describeApi } from "./openapi.ts";
 import { createReadinessProbe } from "./readiness.ts";
+import { createUpstreams } from "./resilience/upstreams.ts";
 import { isTracing } from "../runtime/tracing.ts";
+import { createSeededRandom, randomFraction } from "../runtime/random.ts";
+import type { Peers } from "../runtime/worker_context.ts";
 import { buildRouteTable, type Exposure } from "./routes.ts";
 import type { Stages } from "./stages.ts";
 import { createTracing } from "./tracing.ts";
@@ -58,8 +62,8 @@ export const EXPOSED: readonly Exposure[] = [
   { service: Cluster, peer: "kv", dialect: "etcd", grant: "kv" },
   { service: Maintenance, peer: "kv", dialect: "etcd", grant: "kv" },
   { service: Auth, peer: "kv", dialect: "etcd", grant: "kv" },
-  { service: Lock, peer: "kv", dialect: "etcd", grant: "kv" },
-  { service: Election, peer: "kv", dialect: "etcd", grant: "kv" },
+  { service: Lock, peer: "kv", dialect: "etcd", grant: "kv", mayWait: true },
+  { service: Election, peer: "kv", dialect: "etcd", grant: "kv", mayWait: true },
 ];
 
 /** What the gateway is made of. */
@@ -67,7 +71,7 @@ export interface GatewayDeps {
   readonly config: GatewayConfig;
   /** Name of this worker: `gateway`, or `gateway-2`. */
   readonly name: string;
-  readonly peers: { names(): readonly string[]; transport(name: string): Transport };
+  readonly peers: Pick<Peers, "names" | "transport" | "instances" | "channelStats">;
   readonly clock: { now(): number; wallMs(): number };
   readonly timer: Timer;
   /** Fetches the public keys of issuers. */
@@ -122,22 +126,45 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       deps.log.error("stream failed", { requestId: exchange.requestId, path: exchange.path, error });
     },
   };
+  const random = createSeededRandom(deps.seed);
+  const upstreams = createUpstreams({
+    config: config.upstreams,
+    fallbacks: config.fallbacks,
+    services: new Set(EXPOSED.map(({ peer }) => peer)),
+    peers: deps.peers,
+    clock,
+    timer,
+    chance: () => randomFraction(random),
+    waitMs: config.readRetryMs,
+    registry: deps.metrics,
+    log: deps.log,
+  });
+  const routedMethods = new Map(
+    routes.routes.map(({ rpc, peer, mayWait }) => [rpc, routedMethod(upstreams, rpc, peer, mayWait)]),
+  );
+  const follow = (exchange: Exchange, revoke: (error: GatewayError) => void) =>
+    following(authentication, exchange.caller, revoke);
   const connect = createConnectEdge({
     ...answering,
-    start: (route, handler, options) => startRawCall(transport(route.peer), route.rpc, handler, options),
+    follow,
+    calls: { unary: (route, exchange, message) => calls.unary(route, exchange, message) },
+    start: ({ rpc }, handler, options) => new RoutedCall(routedMethods.get(rpc)!, handler, options),
   });
+  const calls = withSignIn(
+    createCalls({
+      upstreams,
+      clock,
+      timer,
+      readRetryMs: config.readRetryMs,
+      singleFlight: config.upstreams.singleFlight,
+      onRetry: metrics.retried,
+    }),
+    { refreshPolicy: () => authentication.refreshPolicy(), isAllowedOrigin },
+  );
   const rpc = createRpcEdge({
     ...answering,
-    calls: withSignIn(
-      createCalls({
-        transport,
-        clock,
-        timer,
-        readRetryMs: config.readRetryMs,
-        onRetry: metrics.retried,
-      }),
-      { refreshPolicy: () => authentication.refreshPolicy(), isAllowedOrigin },
-    ),
+    follow,
+    calls,
     heartbeatMs: config.heartbeatMs,
   });
   const readiness = createReadinessProbe({
@@ -163,7 +190,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   const protectedMode = new ProtectedMode(config.allowedHosts, config.cors.origins);
   const { openPaths, closedPaths } = splitPaths(system.paths, config.auth.openPaths);
   const authentication = createAuthentication({
-    transport: () => transport("session"),
+    transport: () => upstreams.transport("session"),
     config: config.auth,
     protectedMode,
     openPaths,
@@ -210,7 +237,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   const served = [...EXPOSED.map(({ service }) => service), Health];
   const local = [...health, ...createReflection(served)];
   const grpc = createGrpcEdge({
-    methods: createGrpcMethods(EXPOSED, transport, local, grpcMetrics),
+    methods: createGrpcMethods(EXPOSED, upstreams, local, grpcMetrics),
     http: createPlainHttp({
       handler: httpHandler,
       requestTimeoutMs: config.requestTimeoutMs,

@@ -24,10 +24,11 @@ import { TestMessageSchema, TestService } from "../../../transport/testing/test_
 import { type GatewayConfig, gatewayConfigSchema, type TlsTexts } from "../config.ts";
 import { OPEN_GATE } from "../auth/call_gate.ts";
 import { ProtectedMode } from "../limits/protected_mode.ts";
+import { NO_LIMITS } from "../limits/rate_limits.ts";
 import type { Readiness } from "../readiness.ts";
 import { systemTimer } from "../timer.ts";
-import { NO_LIMITS } from "../limits/rate_limits.ts";
 import { createTracing } from "../tracing.ts";
+import { createTestUpstreams } from "../testing/upstreams.ts";
 import { createGrpcEdge, type GrpcEdge } from "./grpc.ts";
 import { createHealth } from "./grpc/health.ts";
 import { listenTcp } from "./grpc/listener.ts";
@@ -76,7 +77,7 @@ async function open(setup: Setup = {}): Promise<World> {
   };
   const readiness = { read: () => Promise.resolve(setup.readiness?.() ?? READY) };
   const edge = createGrpcEdge({
-    methods: createGrpcMethods(exposures, () => transport, [
+    methods: createGrpcMethods(exposures, createTestUpstreams(transport), [
       ...createHealth({ exposures, readiness, timer: systemTimer }),
       ...createReflection([TestService, Health]),
     ], metrics),

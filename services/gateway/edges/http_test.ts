@@ -1,6 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { startTestGateway } from "../testing/harness.ts";
+import { firePause, startTestGateway } from "../testing/harness.ts";
 
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
@@ -387,11 +387,10 @@ Deno.test("a read waits for an unavailable service, a write does not", async () 
   assertEquals([write.status, (await problem(write)).detail], [503, "the kv worker is down"]);
 
   const read = fetch(url);
-  await waitFor(() => gateway.timer.waiting.includes(10));
-  gateway.timer.fire(10);
-  await waitFor(() => gateway.timer.waiting.includes(20));
+  await firePause(gateway.timer, 10);
+  await waitFor(() => gateway.timer.waiting.some((ms) => ms > 10 && ms <= 20));
   gateway.kv.failure = undefined;
-  gateway.timer.fire(20);
+  await firePause(gateway.timer, 20);
   assertEquals(await (await read).text(), "v");
 });
 

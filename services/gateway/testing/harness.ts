@@ -5,8 +5,10 @@ import { type GatewayConfig, gatewayConfigSchema, type TlsTexts } from "../confi
 import { listenTcp } from "../edges/grpc/listener.ts";
 import { listenHttp } from "../edges/listener.ts";
 import { listenResp } from "../edges/resp.ts";
+import type { Peer } from "../../runtime/worker_context.ts";
 import { createGatewayModule, type GatewayModule } from "../mod.ts";
 import { systemTimer, type Timer } from "../timer.ts";
+import { testPeer } from "./upstreams.ts";
 import { createFakeCredentials, type FakeCredentials } from "./fake_credentials.ts";
 import { createFakeKv, type FakeKv } from "./fake_kv.ts";
 
@@ -51,6 +53,16 @@ export function createManualTimer(): ManualTimer {
   };
 }
 
+/** Waits for a pause of `delayMs`, of which up to half is left to chance, and ends it. */
+export async function firePause(timer: ManualTimer, delayMs: number): Promise<void> {
+  const find = () => timer.waiting.find((ms) => ms > delayMs / 2 && ms <= delayMs);
+  for (let turns = 0; find() === undefined; turns++) {
+    if (turns > 2_000) throw new Error(`no pause of ${delayMs} ms: ${timer.waiting}`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  timer.fire(find());
+}
+
 /** What a test sets differently. */
 export interface TestGatewayOptions {
   readonly config?: Record<string, unknown>;
@@ -78,12 +90,15 @@ export function startTestGateway(options: TestGatewayOptions = {}): TestGateway 
   };
   const metrics = new Registry();
   metrics.setDefaultLabels({ worker: "gateway" });
+  const instances: Record<string, readonly Peer[]> = {};
   let ids = 0;
   const module = createGatewayModule({
     config,
     name: "gateway",
     peers: {
       names: () => ["kv", "gateway", "host"],
+      instances: (service) => instances[service] ??= [testPeer(service)],
+      channelStats: () => undefined,
       transport: (peer) =>
         peer === "session" ? credentials.transport : options.transport?.(peer, kv) ?? kv.transport,
     },

@@ -2,16 +2,12 @@
 import { type DescMethod, getOption } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { edge as edgeOption } from "$proto/aetherflow/gateway/v1/edge_pb.ts";
-import type { Transport } from "@connectrpc/connect";
-import {
-  type RawCall,
-  type RawCallHandler,
-  type RawCallOptions,
-  startRawCall,
-} from "../../../../transport/rpc/mod.ts";
+import type { RawCall, RawCallHandler, RawCallOptions } from "../../../../transport/rpc/mod.ts";
+import type { Upstreams } from "../../resilience/upstreams.ts";
 import type { AccessRule } from "../../auth/access.ts";
 import type { Exposure } from "../../routes.ts";
 import type { GrpcMethodMetrics, GrpcMetrics } from "./metrics.ts";
+import { RoutedCall, routedMethod } from "./routed_call.ts";
 import { type Around, aroundOf } from "./sign_in.ts";
 
 /** One RPC. */
@@ -39,10 +35,10 @@ export interface GrpcMethods {
   hasService(name: string): boolean;
 }
 
-/** Builds the table: the exposed services at their peers, and `local` ones in this worker. */
+/** Builds the table: the exposed services at their instances, and `local` ones in this worker. */
 export function createGrpcMethods(
-  exposures: readonly Pick<Exposure, "service" | "peer" | "dialect" | "grant">[],
-  transport: (peer: string) => Transport,
+  exposures: readonly Pick<Exposure, "service" | "peer" | "dialect" | "grant" | "mayWait">[],
+  upstreams: Upstreams,
   local: readonly LocalMethod[],
   metrics: GrpcMetrics,
 ): GrpcMethods {
@@ -63,10 +59,10 @@ export function createGrpcMethods(
     });
   }
   for (const exposure of exposures) {
-    const { service, peer } = exposure;
+    const { service, peer, mayWait = false } = exposure;
     for (const rpc of service.methods) {
-      add(rpc, ruleOf(exposure, rpc), (handler, options) =>
-        startRawCall(transport(peer), rpc, handler, options));
+      const routed = routedMethod(upstreams, rpc, peer, mayWait);
+      add(rpc, ruleOf(exposure, rpc), (handler, options) => new RoutedCall(routed, handler, options));
     }
   }
   for (const { rpc, start } of local) add(rpc, undefined, start);

@@ -1,0 +1,187 @@
+/** A gRPC call on its way to one of a service's instances, and what its end tells of that instance. */
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { DescMethod } from "@bufbuild/protobuf";
+import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
+import {
+  type RawCall,
+  type RawCallHandler,
+  type RawCallOptions,
+  type RawEnd,
+  startRawCall,
+} from "../../../../transport/rpc/mod.ts";
+import { GatewayError } from "../../problem.ts";
+import type { Outcome } from "../../resilience/breaker.ts";
+import type { UpstreamMethodMetrics } from "../../resilience/metrics.ts";
+import { type Attempt, outcomeOf, type Target, type Upstream } from "../../resilience/upstream.ts";
+import type { Upstreams } from "../../resilience/upstreams.ts";
+
+/** An RPC and where it is called. */
+export interface RoutedMethod {
+  readonly rpc: DescMethod;
+  readonly upstreams: Upstreams;
+  readonly upstream: Upstream;
+  readonly metrics: UpstreamMethodMetrics;
+  /** Whether a call whose request is one message may be made again although it may have had effects. */
+  readonly isRepeatable: boolean;
+  readonly isUnary: boolean;
+  /** Whether calls may wait for one another. */
+  readonly mayWait: boolean;
+  readonly clock: { now(): number };
+}
+
+/** One call: it stands between what calls and the call of the instance. A call that fails before anything was answered goes
+ *  to another instance, if it may and there is one; it never waits, since gRPC clients do that themselves. */
+export class RoutedCall implements RawCall, RawCallHandler {
+  readonly #method: RoutedMethod;
+  readonly #handler: RawCallHandler;
+  readonly #options: RawCallOptions;
+  readonly #startedAtMs: number;
+  #call: RawCall | undefined;
+  #attempt: Attempt | undefined;
+  #wasTold = false;
+  #wasAnswered = false;
+  #isOver = false;
+
+  constructor(method: RoutedMethod, handler: RawCallHandler, options: RawCallOptions) {
+    this.#method = method;
+    this.#handler = handler;
+    this.#options = options;
+    this.#startedAtMs = method.clock.now();
+    this.#begin(undefined);
+  }
+
+  send(message: Uint8Array): boolean {
+    return this.#call?.send(message) ?? true;
+  }
+
+  endRequest(): void {
+    this.#call?.endRequest();
+  }
+
+  pause(): void {
+    this.#call?.pause();
+  }
+
+  resume(): void {
+    this.#call?.resume();
+  }
+
+  cancel(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#leave("none");
+    this.#method.metrics.end(Code.Canceled, -1);
+    this.#call?.cancel();
+  }
+
+  onHeaders(headers: Headers): void {
+    this.#wasAnswered = true;
+    this.#handler.onHeaders(headers);
+  }
+
+  onMessage(message: Uint8Array): void {
+    this.#wasAnswered = true;
+    // A stream may live for days; that it answers says what there is to say.
+    if (!this.#method.isUnary) this.#tell("success");
+    this.#handler.onMessage(message);
+  }
+
+  onDrain(): void {
+    this.#handler.onDrain();
+  }
+
+  onEnd(end: RawEnd): void {
+    const method = this.#method;
+    const target = this.#attempt?.target;
+    this.#leave(outcomeOf(end.code, this.#options.timeoutMs ?? Infinity, method.mayWait));
+    if (end.code === Code.Unavailable && target !== undefined && this.#mayGoOn(target, end)) {
+      return this.#begin(target);
+    }
+    this.#finish(end);
+  }
+
+  #begin(avoid: Target | undefined): void {
+    const { rpc, upstreams, upstream, clock } = this.#method;
+    const options = this.#options;
+    const hash = upstream.isHashed ? upstreams.hashOfBytes(rpc, upstream.name, options.message) : undefined;
+    try {
+      this.#attempt = upstream.begin(hash, avoid);
+    } catch (error) {
+      return this.#finish(refusal(error));
+    }
+    this.#wasTold = false;
+    const nowMs = clock.now();
+    if (avoid === undefined) upstream.budget.request(nowMs);
+    const { timeoutMs } = options;
+    this.#call = startRawCall(
+      this.#attempt.target.transport,
+      rpc,
+      this,
+      avoid === undefined || timeoutMs === undefined
+        ? options
+        : { ...options, timeoutMs: Math.max(1, timeoutMs - (nowMs - this.#startedAtMs)) },
+    );
+  }
+
+  /** Whether a call that failed at `target` is made again elsewhere. */
+  #mayGoOn(target: Target, end: RawEnd): boolean {
+    const { isRepeatable, upstream, upstreams, clock } = this.#method;
+    if (this.#isOver || this.#wasAnswered || this.#options.isWhole !== true || !upstream.hasOther(target)) {
+      return false;
+    }
+    if (end.wasNeverSent === true) return true;
+    if (!isRepeatable || !upstream.budget.take(clock.now())) return false;
+    upstreams.metrics.retried(upstream.name);
+    return true;
+  }
+
+  /** The attempt is over. */
+  #leave(outcome: Outcome): void {
+    if (this.#attempt === undefined) return;
+    this.#tell(outcome);
+    this.#method.upstream.release(this.#attempt);
+    this.#attempt = undefined;
+  }
+
+  #tell(outcome: Outcome): void {
+    if (this.#wasTold) return;
+    this.#wasTold = true;
+    this.#method.upstream.tell(this.#attempt!, outcome);
+  }
+
+  #finish(end: RawEnd): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    const { metrics, isUnary, clock } = this.#method;
+    metrics.end(end.code, isUnary ? clock.now() - this.#startedAtMs : -1);
+    this.#handler.onEnd(end);
+  }
+}
+
+/** The end of a call that found no instance to go to: nothing was sent. */
+function refusal(error: unknown): RawEnd {
+  const { code, message } = error instanceof GatewayError
+    ? { code: error.grpcCode, message: error.message }
+    : { code: ConnectError.from(error).code, message: ConnectError.from(error).rawMessage };
+  return { code, message, trailers: undefined, wasNeverSent: true };
+}
+
+/** What calls of an RPC need to find their instance. */
+export function routedMethod(
+  upstreams: Upstreams,
+  rpc: DescMethod,
+  service: string,
+  mayWait: boolean,
+): RoutedMethod {
+  const { upstream, attempts, method } = upstreams.caller(service);
+  return {
+    rpc,
+    upstreams,
+    upstream,
+    metrics: method(`${rpc.parent.typeName}/${rpc.name}`),
+    isRepeatable: rpc.idempotency !== MethodOptions_IdempotencyLevel.IDEMPOTENCY_UNKNOWN,
+    isUnary: rpc.methodKind === "unary",
+    mayWait,
+    clock: attempts.clock,
+  };
+}
