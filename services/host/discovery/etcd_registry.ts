@@ -252,7 +252,11 @@ export function openEtcdRegistry(deps: EtcdRegistryDeps): EtcdRegistry {
       limit: BigInt(ENTRIES_MAX),
     });
     const { kvs, header } = await call(KV.method.range, range, RangeResponseSchema, true);
-    deps.onAll(new Map(kvs.map(({ key, value }) => [keyOf(key), decoder.decode(value)])));
+    const entries = new Map(kvs.map(({ key, value }) => [keyOf(key), decoder.decode(value)]));
+    const missing = [...entered.keys()].filter((key) => !entries.has(key));
+    for (const key of missing) entered.delete(key);
+    if (missing.length > 0) wake();
+    deps.onAll(entries);
     const { promise: ended, resolve, reject } = Promise.withResolvers<void>();
     const stream = await deps.client.duplex(pathOf(Watch.method.watch), {
       onMessage(bytes) {
@@ -261,11 +265,12 @@ export function openEtcdRegistry(deps: EtcdRegistryDeps): EtcdRegistry {
         succeeded();
         for (const { type, kv } of answer.events) {
           if (kv === undefined) continue;
+          const key = keyOf(kv.key);
+          const isGone = type === Event_EventType.DELETE;
+          // Somebody took it out: it is entered again.
+          if (isGone && entered.delete(key)) wake();
           // A DELETE has no value: the key says whose entry it was.
-          deps.onChange(
-            keyOf(kv.key),
-            type === Event_EventType.DELETE ? undefined : decoder.decode(kv.value),
-          );
+          deps.onChange(key, isGone ? undefined : decoder.decode(kv.value));
         }
       },
       onEnd: (error) => reject(error ?? new Error("the watch ended")),
