@@ -115,6 +115,8 @@ export interface StreamBody {
   readonly body: ReadableStream<Uint8Array>;
   /** Says farewell and ends the body. Idempotent. */
   drain(): void;
+  /** Says why and ends the body. Idempotent. */
+  fail(error: GatewayError): void;
 }
 
 const encoder = new TextEncoder();
@@ -173,5 +175,5 @@ export function createStreamBody(options: StreamBodyOptions): StreamBody {
     pull,
     cancel: () => end(undefined),
   });
-  return { body, drain: () => end(format.farewell) };
+  return { body, drain: () => end(format.farewell), fail: (error) => end(format.failure(error)) };
 }

@@ -126,3 +126,14 @@ export class Followers {
     for (const each of followed) if (each.bagIndex >= 0) each.revoke(error);
   }
 }
+
+/** Follows a stream of a caller; the returned function ends that. */
+export function following(
+  followers: { follow(stream: Followed): void; unfollow(stream: Followed): void },
+  caller: Caller | undefined,
+  revoke: (error: GatewayError) => void,
+): () => void {
+  const followed: Followed = { bagIndex: -1, caller, revoke };
+  followers.follow(followed);
+  return () => followers.unfollow(followed);
+}

@@ -1,5 +1,5 @@
 /** What the gateway adds to signing in: where it was done from, and tokens as cookies for browsers. */
-import type { Message } from "@bufbuild/protobuf";
+import type { DescMethod, Message } from "@bufbuild/protobuf";
 import {
   AuthService,
   type LoginRequest,
@@ -28,6 +28,11 @@ export interface SignInDeps {
   refreshPolicy(): Promise<void>;
   /** Whether pages of an origin may call with cookies. */
   isAllowedOrigin(origin: string): boolean;
+}
+
+/** Whether calls of an RPC have to be made by `withSignIn`. */
+export function takesSignIn(rpc: DescMethod): boolean {
+  return rpc.parent === AuthService || rpc.parent === UserService;
 }
 
 /** Calls with what signing in needs around them: every way in that makes unary calls has it. */

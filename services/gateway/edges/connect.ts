@@ -3,7 +3,9 @@
 import { Code } from "@connectrpc/connect";
 import { MessageReader } from "../../../transport/grpc/message_reader.ts";
 import type { RawCall, RawCallHandler, RawCallOptions } from "../../../transport/rpc/mod.ts";
-import { metadata } from "../calls.ts";
+import { fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import { takesSignIn } from "../auth/sign_in.ts";
+import { type Calls, metadata } from "../calls.ts";
 import type { Exchange } from "../exchange.ts";
 import { type BodyLimits, EMPTY_BODY, readBody } from "../limits/body.ts";
 import type { Slots } from "../limits/slots.ts";
@@ -26,6 +28,10 @@ export interface ConnectEdgeDeps {
   readonly metrics: GatewayMetrics;
   readonly bodyLimits: BodyLimits;
   readonly streamSlots: Slots;
+  /** Makes a call that takes more than passing bytes on, such as signing in. */
+  readonly calls: Pick<Calls, "unary">;
+  /** Calls `revoke` when the caller of an open stream may not go on, until the returned function is called. */
+  follow(exchange: Exchange, revoke: (error: GatewayError) => void): () => void;
   /** Reports a fault that the client is not told the cause of. */
   onFault(error: GatewayError, exchange: Exchange): void;
 }
@@ -84,6 +90,11 @@ export function createConnectEdge(deps: ConnectEdgeDeps): ConnectEdge {
     timeoutMs = Infinity,
   ): Promise<Response> {
     const message = head.codec.toProto(route.rpc.input, await readOne(request, exchange, head));
+    if (takesSignIn(route.rpc)) {
+      const answer = await deps.calls.unary(route, exchange, decoded(route, message));
+      const body = head.codec.fromProto(route.rpc.output, toBinary(route.rpc.output, answer));
+      return succeeded(exchange, head, body, undefined, undefined);
+    }
     underWay++;
     try {
       if (underWay >= GATHER_FROM) await endOfTurn();
@@ -180,6 +191,7 @@ export function createConnectEdge(deps: ConnectEdgeDeps): ConnectEdge {
       end: (error, trailers) => endOf(head, error, exchange.requestId, trailers),
       onMessage: () => metrics.streamMessage("out"),
       onEnd(error) {
+        unfollow();
         open.delete(stream);
         slots.leave();
         metrics.streamClosed();
@@ -188,6 +200,7 @@ export function createConnectEdge(deps: ConnectEdgeDeps): ConnectEdge {
         exchange.errorStatus ??= error.status;
       },
     });
+    const unfollow = deps.follow(exchange, (error) => stream.fail(error));
     open.add(stream);
     metrics.streamOpened();
     try {
@@ -291,7 +304,7 @@ export function createConnectEdge(deps: ConnectEdgeDeps): ConnectEdge {
     addTrailers(headers, trailers);
     if (error.retryAfterS !== undefined) headers.push(["retry-after", String(error.retryAfterS)]);
     // RFC 9110 §15.5.2: a 401 says how to authenticate.
-    if (error.code === "unauthenticated") headers.push(["www-authenticate", "Bearer"]);
+    if (error.code === "unauthenticated") headers.push(["www-authenticate", error.challenge ?? "Bearer"]);
     if (error.code === "unimplemented") headers.push(["accept-encoding", "identity"]);
     const status = statusOf(error);
     return new Response(encoder.encode(JSON.stringify(errorValue(error, requestId))), { status, headers });
@@ -318,6 +331,14 @@ export function createConnectEdge(deps: ConnectEdgeDeps): ConnectEdge {
       for (const stream of [...open]) stream.fail(new GatewayError("unavailable", DRAINING));
     },
   };
+}
+
+function decoded({ rpc }: Route, bytes: Uint8Array): Message {
+  try {
+    return fromBinary(rpc.input, bytes);
+  } catch {
+    throw malformed(`the body is no ${rpc.input.typeName}`);
+  }
 }
 
 type HeaderList = [name: string, value: string][];

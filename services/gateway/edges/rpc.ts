@@ -40,6 +40,8 @@ export interface RpcEdgeDeps {
   readonly bodyLimits: BodyLimits;
   readonly heartbeatMs: number;
   readonly streamSlots: Slots;
+  /** Calls `revoke` when the caller of an open stream may not go on, until the returned function is called. */
+  follow(exchange: Exchange, revoke: (error: GatewayError) => void): () => void;
   /** Reports a fault that the client is not told the cause of. */
   onFault(error: GatewayError, exchange: Exchange): void;
 }
@@ -151,11 +153,13 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         toError: (error) => reported(fromServiceError(error, false), exchange),
         onMessage: () => metrics.streamMessage("out"),
         onEnd() {
+          unfollow();
           open.delete(stream);
           metrics.streamClosed();
           end();
         },
       });
+      const unfollow = deps.follow(exchange, (error) => stream.fail(error));
       open.add(stream);
       metrics.streamOpened();
       if (call !== undefined) stream.run(call.first, call.rest);
@@ -261,11 +265,13 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         toError: (error) => reported(toError(error), exchange),
         onMessage: () => metrics.streamMessage("out"),
         onEnd() {
+          unfollow();
           open.delete(stream);
           metrics.streamClosed();
           end();
         },
       });
+      const unfollow = deps.follow(exchange, (error) => stream.fail(error));
       open.add(stream);
       metrics.streamOpened();
       if (isDraining) stream.drain(); // it was being opened when the drain began

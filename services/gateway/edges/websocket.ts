@@ -44,6 +44,8 @@ export interface SocketStream {
   run(first: IteratorResult<Message> | undefined, rest: Pick<AsyncIterator<Message>, "next">): void;
   /** Says farewell and closes. Idempotent. */
   drain(): void;
+  /** Says why and closes. Idempotent. */
+  fail(error: GatewayError): void;
 }
 
 /** Whether a request asks for a WebSocket. */
@@ -139,6 +141,7 @@ export function openSocketStream(request: Request, options: SocketStreamOptions)
     run(first, rest) {
       pump(first, rest).catch((error) => fail(options.toError(error)));
     },
+    fail,
     drain: () => close(CLOSE_GOING_AWAY, "the gateway is draining, come back"),
   };
 }
