@@ -7,12 +7,14 @@ import { createCallGate } from "./auth/call_gate.ts";
 import { following } from "./auth/followers.ts";
 import { withSignIn } from "./auth/sign_in.ts";
 import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
+import { AdminService } from "$proto/aetherflow/gateway/v1/admin_pb.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
 import { Auth, Cluster, KV, Lease, Maintenance, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
 import { Election } from "$proto/v3electionpb/v3election_pb.ts";
 import { Health } from "$proto/grpc/health/v1/health_pb.ts";
 import { Lock } from "$proto/v3lockpb/v3lock_pb.ts";
+import { createAdminService } from "./admin.ts";
 import { createCalls } from "./calls.ts";
 import type { GatewayConfig } from "./config.ts";
 import type { Exchange } from "./exchange.ts";
@@ -43,15 +45,23 @@ import { describeApi } from "./openapi.ts";
 import { createReadinessProbe } from "./readiness.ts";
 import { createUpstreams } from "./resilience/upstreams.ts";
 import { isTracing } from "../runtime/tracing.ts";
+import { createLocalServices } from "../runtime/local_services.ts";
 import { createSeededRandom, randomFraction } from "../runtime/random.ts";
-import type { Peers } from "../runtime/worker_context.ts";
+import type { Peer, Peers } from "../runtime/worker_context.ts";
 import { buildRouteTable, type Exposure } from "./routes.ts";
 import type { Stages } from "./stages.ts";
 import { createTracing } from "./tracing.ts";
 import { pause, TimeoutQueue, type Timer } from "./timer.ts";
 
+/** Where the services are that this worker has itself. */
+const SELF = "self";
+const SELF_INSTANCES: readonly Peer[] = [
+  { name: SELF, service: SELF, address: { hostname: "", port: 0 }, state: "up", incarnation: 1 },
+];
+
 /** What the gateway offers. The RPCs, their paths and their bodies are told by proto/. */
 export const EXPOSED: readonly Exposure[] = [
+  { service: AdminService, peer: SELF, dialect: "aetherflow" },
   { service: AuthService, peer: "session", dialect: "aetherflow" },
   { service: UserService, peer: "session", dialect: "aetherflow" },
   { service: SessionService, peer: "session", dialect: "aetherflow", grant: "sessions" },
@@ -99,6 +109,9 @@ export interface GatewayModule {
   /** Where each edge listens; complete once `listening` has settled. */
   readonly addresses: { readonly http: string; readonly grpc: string; readonly resp: string };
   health(): { ok: boolean; detail: string };
+  /** Takes what may change while it serves: limits of requests, names in Host and Origin, trusted proxies, rate limits. All
+   *  of it or, if it throws, nothing. */
+  reconfigure(next: GatewayConfig): void;
   /** /readyz answers 503 for `drain.readyGraceMs`; then streams end, no more is accepted, and what is under way
    *  finishes. Resolves at the latest after `deadlineMs`; what has not finished then ends with the worker. Idempotent. */
   drain(deadlineMs: number): Promise<void>;
@@ -113,7 +126,9 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
 
   const routes = buildRouteTable(EXPOSED);
   const metrics = createGatewayMetrics(deps.metrics, deps.residentMemoryBytes);
-  const cookieOrigins = new Set(config.cors.credentials ? config.cors.origins : []);
+  // What a new configuration changes while requests are under way: each of them reads these when it gets there.
+  const limits = { ...config.limits };
+  let cookieOrigins = new Set(config.cors.credentials ? config.cors.origins : []);
   const isAllowedOrigin = (origin: string) => cookieOrigins.has(origin);
   const bodyTimeouts = new TimeoutQueue(config.requestTimeoutMs, clock, timer);
   const answering = {
@@ -127,11 +142,16 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     },
   };
   const random = createSeededRandom(deps.seed);
+  const own = createLocalServices((method, error) => deps.log.error("call failed", { method, error }));
   const upstreams = createUpstreams({
     config: config.upstreams,
     fallbacks: config.fallbacks,
     services: new Set(EXPOSED.map(({ peer }) => peer)),
-    peers: deps.peers,
+    self: SELF,
+    peers: {
+      instances: (service) => service === SELF ? SELF_INSTANCES : deps.peers.instances(service),
+      transport: (peer) => peer === SELF ? own.transport : deps.peers.transport(peer),
+    },
     clock,
     timer,
     chance: () => randomFraction(random),
@@ -200,8 +220,8 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     fetch: deps.fetch,
     log: deps.log,
   });
-  const rateLimits = createRateLimits({ config: config.rateLimit, clock, seed: deps.seed });
-  const stages: Stages = {
+  let rateLimits = createRateLimits({ config: config.rateLimit, clock, seed: deps.seed });
+  const stages: { -readonly [Stage in keyof Stages]: Stages[Stage] } = {
     tracing: createTracing(isTracing()),
     clients: createClientAddresses(config.trustedProxies),
     cors: createCors(config.cors),
@@ -216,6 +236,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       log: deps.log,
     }),
   };
+  const requestSlots = new Slots(limits.concurrentRequests);
   const httpHandler = createHttpEdge({
     routes,
     rpc,
@@ -223,8 +244,8 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     system,
     metrics,
     stages,
-    requestSlots: new Slots(config.limits.concurrentRequests),
-    limits: config.limits,
+    requestSlots,
+    limits,
     requestTimeoutMs: config.requestTimeoutMs,
     clock,
     newRequestId: deps.newRequestId,
@@ -233,7 +254,13 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   const listener = deps.listen(httpHandler);
   const isSecure = config.grpc.tls.certFile !== "";
   const grpcMetrics = createGrpcMetrics(deps.metrics);
-  const health = createHealth({ exposures: EXPOSED, readiness, timer });
+  const health = createHealth({
+    exposures: EXPOSED.map((exposure) =>
+      exposure.peer === SELF ? { ...exposure, peer: deps.name } : exposure
+    ),
+    readiness,
+    timer,
+  });
   const served = [...EXPOSED.map(({ service }) => service), Health];
   const local = [...health, ...createReflection(served)];
   const grpc = createGrpcEdge({
@@ -247,7 +274,9 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     metrics: grpcMetrics,
     limits: config.grpc,
     isSecure,
-    rateLimits: rateLimits.calls,
+    get rateLimits() {
+      return rateLimits.calls;
+    },
     gate: createCallGate(authentication),
     tracing: stages.tracing,
     // Clients with a certificate of our authority may call us by any name.
@@ -260,6 +289,40 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   });
 
   const resp = deps.listenResp(() => transport("kv"));
+  own.rpc.service(
+    AdminService,
+    createAdminService({
+      name: deps.name,
+      upstreams,
+      peers: deps.peers,
+      clock,
+      registry: deps.metrics,
+      sessions: upstreams.transport("session"),
+      respConnections: () => resp.connections,
+    }),
+  );
+
+  let current = config;
+  function reconfigure(next: GatewayConfig): void {
+    const isNew = (key: keyof GatewayConfig) => JSON.stringify(next[key]) !== JSON.stringify(current[key]);
+    // Everything that may fail is made before anything is changed.
+    const clients = createClientAddresses(next.trustedProxies);
+    const cors = createCors(next.cors);
+    // Counted afresh only if they changed.
+    if (isNew("rateLimit")) {
+      rateLimits = createRateLimits({ config: next.rateLimit, clock, seed: deps.seed });
+      stages.rateLimits = rateLimits;
+    }
+    stages.clients = clients;
+    stages.cors = cors;
+    cookieOrigins = new Set(next.cors.credentials ? next.cors.origins : []);
+    protectedMode.allow(next.allowedHosts, next.cors.origins);
+    Object.assign(limits, next.limits);
+    answering.bodyLimits.bytesMax = limits.bodyBytes;
+    answering.streamSlots.max = limits.concurrentStreams;
+    requestSlots.max = limits.concurrentRequests;
+    current = next;
+  }
 
   async function drain(deadlineMs: number): Promise<void> {
     isDraining = true;
@@ -285,6 +348,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       return { http: listener.url, grpc: grpc.address, resp: resp.address };
     },
     health: () => ({ ok: !isDraining, detail: isDraining ? "draining" : "" }),
+    reconfigure,
     drain: (deadlineMs) => drained ??= drain(deadlineMs),
   };
 }

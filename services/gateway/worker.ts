@@ -40,6 +40,13 @@ runWorker({
         listenResp({ transport: kv, config: config.resp, isShared, timer: systemTimer, log: context.log }),
     });
     await module.listening;
-    return module;
+    return {
+      get addresses() {
+        return module.addresses;
+      },
+      health: () => module.health(),
+      reconfigure: (next) => module.reconfigure(next as GatewayWorkerConfig),
+      drain: (deadlineMs) => module.drain(deadlineMs),
+    };
   },
 });
