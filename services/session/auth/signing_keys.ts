@@ -6,7 +6,7 @@
  *  made ──── ACTIVATION_MS ────► signs ──── until the next one signs ──► verifies ──── accessTokenMs + SKEW_MS ────► gone
  *  └──────────────────────────────────── published ───────────────────────────────────────────────────────────────┘
  *  ``` */
-import { exportJWK, generateKeyPair, importJWK, type JWK } from "jose";
+import { type CryptoKey, exportJWK, generateKeyPair, importJWK, type JWK } from "jose";
 import { formatGuuid, type GuuidSource } from "../../runtime/guuid.ts";
 import type { AuthConfig } from "./config.ts";
 import { AuthError } from "./errors.ts";
