@@ -13,7 +13,10 @@ const redis = z.strictObject({
   password: z.string().default("").describe("Password for Redis's AUTH; empty: none is sent."),
   database: z.int().min(0).max(15).default(0).describe("Number of the database; 0 with a cluster."),
   keyPrefix: z.string().min(1).max(64).default("aetherflow:").describe("What all our keys begin with."),
-}).prefault({});
+}).prefault({}).refine(({ nodes, cluster }) => cluster || nodes.length === 1, {
+  path: ["nodes"],
+  error: "expected one address, unless session.redis.cluster is true",
+});
 
 /** Schema of `session`: every key has a default, a range and a description. */
 export const sessionConfigSchema = z.strictObject({

@@ -2,11 +2,13 @@
 import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
 import { runWorker, type WorkerContext } from "../runtime/run_worker.ts";
 import { serveAuth } from "./auth/serve.ts";
-import type { SessionConfig } from "./config.ts";
+import { redisAddresses, type SessionConfig } from "./config.ts";
 import { registerSessionMetrics } from "./metrics.ts";
 import { createSessionModule } from "./mod.ts";
 import type { SessionStore } from "./store.ts";
 import { createMemoryStore } from "./stores/memory.ts";
+import { createRedisStore } from "./stores/redis.ts";
+import { SESSION_SCRIPTS } from "./stores/redis_scripts.ts";
 import { openSqliteStore, SESSIONS_FILE } from "./stores/sqlite.ts";
 
 /** How long a user's epoch outlives the longest session. */
@@ -49,10 +51,13 @@ function pause(): Promise<void> {
 }
 
 /** The store of the configuration. */
-async function openStore({ config, clock, dataDirectory, random }: WorkerContext): Promise<SessionStore> {
-  const { engine, durability, intervalMs, sessionsMax, perUserMax, absoluteTimeoutMs } =
+async function openStore(
+  { config, clock, dataDirectory, log, random }: WorkerContext,
+): Promise<SessionStore> {
+  const { engine, durability, intervalMs, sessionsMax, perUserMax, absoluteTimeoutMs, redis } =
     config as SessionConfig;
   const seed = new DataView(random.fill(new Uint8Array(4)).buffer).getUint32(0);
+  const epochsKeptMs = absoluteTimeoutMs + EPOCHS_KEPT_EXTRA_MS;
   const bounds = { sessionsMax, perUserMax, seed };
   switch (engine) {
     case "memory":
@@ -66,11 +71,22 @@ async function openStore({ config, clock, dataDirectory, random }: WorkerContext
         durability,
         intervalMs,
         nowMs: clock.wallMs(),
-        epochsKeptMs: absoluteTimeoutMs + EPOCHS_KEPT_EXTRA_MS,
+        epochsKeptMs,
         clock,
       });
     }
-    case "redis":
-      throw new Error("redis: not wired");
+    case "redis": {
+      // Only here is its client loaded: other engines need none of it.
+      const { openRedisClient } = await import("../../storage/redis/mod.ts");
+      const client = await openRedisClient({
+        ...redis,
+        nodes: redisAddresses(config as SessionConfig),
+        onState: (isReady, reason) => {
+          if (isReady) log.info("connected to Redis");
+          else log.error("the connection to Redis is lost", { reason });
+        },
+      }, SESSION_SCRIPTS);
+      return createRedisStore(client, { ...redis, ...bounds, epochsKeptMs, clock });
+    }
   }
 }

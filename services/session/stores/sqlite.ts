@@ -11,7 +11,7 @@ import {
   type Statement,
 } from "../../../storage/sqlite/mod.ts";
 import { SessionError } from "../errors.ts";
-import { expiryOf, type Session, type SessionStats } from "../session.ts";
+import { expiryOf, type Session } from "../session.ts";
 import type { SessionState } from "../state.ts";
 import type { Hidden, SessionStore, SessionStoreStats } from "../store.ts";
 import {
@@ -21,6 +21,7 @@ import {
   type StoredEpoch,
   type StoredSession,
 } from "./local.ts";
+import { parseStats, statsText } from "./stats_text.ts";
 
 /** Name of the file in the worker's folder. */
 export const SESSIONS_FILE = "sessions.sqlite";
@@ -134,23 +135,6 @@ function storedSession(row: SqlRow, nowMs: number): StoredSession {
 function readEpochs(database: Database): StoredEpoch[] {
   return database.prepare("SELECT user_id, epoch FROM epochs ORDER BY epoch").all()
     .map(([userId, epoch]) => ({ userId: userId as string, epoch: epoch as number }));
-}
-
-/** Statistics as JSON; 64-bit numbers as text. */
-function statsText(stats: SessionStats): string {
-  return JSON.stringify(stats, (_, value) => typeof value === "bigint" ? String(value) : value);
-}
-
-function parseStats(text: string): SessionStats {
-  const stats = JSON.parse(text);
-  return {
-    packetsSent: BigInt(stats.packetsSent),
-    packetsReceived: BigInt(stats.packetsReceived),
-    bytesSent: BigInt(stats.bytesSent),
-    bytesReceived: BigInt(stats.bytesReceived),
-    retransmissions: BigInt(stats.retransmissions),
-    currentRttMs: stats.currentRttMs,
-  };
 }
 
 class SqliteJournal implements Journal {

@@ -368,6 +368,7 @@ const TRIALS: Readonly<Record<string, Trial>> = {
       const expected = [...live.values()].sort((a, b) => a.id < b.id ? -1 : 1);
       assertEquals(page, { sessions: expected, more: false, total: live.size }, where);
     }
+    await store.expire(nowMs, 100);
     const told = changes();
     const count = (type: SessionEventType) => told.filter((change) => change.type === type).length;
     assertEquals(count("created"), count("ended") + count("expired") + live.size, `seed ${seed}`);

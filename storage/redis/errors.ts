@@ -1,0 +1,23 @@
+/** Why a command has no answer: `unavailable` the server cannot be reached, does not answer, or is not able to serve now, and
+ *  whether the command was done is unknown; `refused` it said no, which trying again will not change. */
+export type RedisErrorCode = "unavailable" | "refused";
+
+/** The one error class of the client. */
+export class RedisError extends Error {
+  override readonly name = "RedisError";
+
+  constructor(readonly code: RedisErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+  }
+}
+
+/** What servers say that cannot serve now: while they load, have no memory, are replicas or parts of a broken cluster. */
+const FOR_NOW = /^(LOADING|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|MISCONF|NOSCRIPT)\b/;
+
+/** A RedisError for what ioredis rejected with. */
+export function redisErrorOf(cause: unknown): RedisError {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  const isAnswer = cause instanceof Error && cause.name === "ReplyError";
+  const code = isAnswer && !FOR_NOW.test(message) ? "refused" : "unavailable";
+  return new RedisError(code, message, { cause });
+}
