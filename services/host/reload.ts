@@ -7,7 +7,10 @@ import { ConfigError } from "./config_sources.ts";
 const RELOADABLE: readonly string[] = [
   "log.level",
   "gateway.allowedHosts",
+  "gateway.cors",
   "gateway.limits",
+  "gateway.rateLimit",
+  "gateway.trustedProxies",
 ];
 
 /** What a new configuration comes to. */

@@ -180,7 +180,8 @@ export function createRateLimits({ config, clock, seed }: RateLimitDeps): RateLi
     },
     describe({ limit, limitLeft }, headers) {
       if (limit === undefined) return;
-      const texts = describing.get(limit)!;
+      // A request that came before its limits were exchanged is told of those that it met.
+      const texts = describing.get(limit) ?? { policy: policyField(limit), name: nameField(limit) };
       headers.set("ratelimit-policy", texts.policy);
       headers.set("ratelimit", `${texts.name};r=${limitLeft};t=${limit.refillS(limitLeft)}`);
     },
