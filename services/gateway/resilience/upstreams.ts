@@ -61,6 +61,8 @@ export interface UpstreamsDeps {
   readonly fallbacks: readonly FallbackConfig[];
   /** Services to know from the start. */
   readonly services: Iterable<string>;
+  /** The name of those in this worker itself: it has no breaker and is not among `all`. */
+  readonly self: string;
   readonly peers: UpstreamPeers;
   readonly clock: { now(): number };
   readonly timer: Timer;
@@ -80,6 +82,7 @@ export function createUpstreams(deps: UpstreamsDeps): Upstreams {
   const { config } = deps;
   // As many as services that the gateway is built to call.
   const callers = new Map<string, UpstreamCaller>();
+  const transports = new Map<string, Transport>();
   const metrics = createUpstreamMetrics(deps.registry, () => figures());
   const policies = policiesOf(deps.fallbacks);
   const hashFields = new Map<DescMethod, HashField | undefined>();
@@ -101,7 +104,7 @@ export function createUpstreams(deps: UpstreamsDeps): Upstreams {
         clock: deps.clock,
         chance: deps.chance,
         balancer: own?.balancer ?? "leastOutstanding",
-        breaker: breakerSettings(config, service),
+        breaker: service === deps.self ? undefined : breakerSettings(config, service),
         outlier: config.outlier,
         budget: config.retry,
         log: deps.log,
@@ -122,9 +125,13 @@ export function createUpstreams(deps: UpstreamsDeps): Upstreams {
     };
   }
 
+  function all(): Upstream[] {
+    return [...callers.values()].map(({ upstream }) => upstream).filter(({ name }) => name !== deps.self);
+  }
+
   function figures(): TargetFigures[] {
     const nowMs = deps.clock.now();
-    return [...callers.values()].flatMap(({ upstream }) =>
+    return all().flatMap((upstream) =>
       upstream.targets().map((target) => ({
         name: target.name,
         state: target.breakerState,
@@ -157,8 +164,14 @@ export function createUpstreams(deps: UpstreamsDeps): Upstreams {
       const field = fieldOf(rpc, service);
       return field && message && hashOfBytes(field, message);
     },
-    transport: (service) => createBalancedTransport(upstreams, service, deps.waitMs),
-    all: () => [...callers.values()].map(({ upstream }) => upstream),
+    transport(service) {
+      let found = transports.get(service);
+      if (found === undefined) {
+        transports.set(service, found = createBalancedTransport(upstreams, service, deps.waitMs));
+      }
+      return found;
+    },
+    all,
   };
   for (const service of deps.services) caller(service);
   return upstreams;

@@ -20,6 +20,7 @@ export function createTestUpstreams(
   return createUpstreams({
     fallbacks: [],
     services: [],
+    self: "self",
     peers: {
       instances: (service) => instances[service] ??= [testPeer(service)],
       transport: () => transport,

@@ -198,7 +198,8 @@ export type GetStatsResponse = Message<"aetherflow.gateway.v1.GetStatsResponse">
   uptimeSeconds: number;
 
   /**
-   * Of this gateway worker: open connections and streams by edge (`http`, `grpc`, `resp`, `streams`).
+   * Of this gateway worker: open connections by edge (`grpc`, `resp`), and open streams over HTTP (`streams`). The HTTP
+   * server does not tell how many connections it has.
    *
    * @generated from field: map<string, uint64> connections = 2;
    */
