@@ -1,5 +1,6 @@
 /** Reads the command line and calls the command. Each command's code is loaded only when it is used. */
 import { Command, CommanderError, Option } from "commander";
+import { addAuth } from "./auth/program.ts";
 import { VERSION } from "./build_info.ts";
 import { LIFE_LINE_FLAG, TELEMETRY_FLAG } from "./keeper.ts";
 import { addKv } from "./kv/program.ts";
@@ -38,6 +39,7 @@ Examples:
   aetherflow start
   aetherflow kv put greeting hello
   aetherflow kv get greeting
+  aetherflow user add alice
   aetherflow doctor`,
     );
 
@@ -53,6 +55,7 @@ Examples:
     .action(async (options) => done(await (await import("./start.ts")).start(options)));
 
   addKv(program, done);
+  addAuth(program, done);
 
   program.command("doctor")
     .description("Check that this machine can run the product; each failure comes with a hint.")

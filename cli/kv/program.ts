@@ -5,6 +5,7 @@ import type { KvOptions } from "./client.ts";
 /** What every one of these commands is told about its server. */
 const SERVER_HELP = `
 The server is taken from --endpoint, or else from AETHERFLOW_ENDPOINT, or else is http://127.0.0.1:8080.
+An access token or API key may be in AETHERFLOW_TOKEN.
 
 Exit codes: 0 done · 1 error · 2 wrong usage · 3 no such key`;
 
