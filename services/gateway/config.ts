@@ -1,6 +1,11 @@
 /** The gateway's part of the configuration, under the key `gateway`. */
 import { z } from "zod";
-import { corsConfigSchema, idempotencyConfigSchema, trustedProxiesSchema } from "./inbound/config.ts";
+import {
+  corsConfigSchema,
+  httpTlsSchema,
+  idempotencyConfigSchema,
+  trustedProxiesSchema,
+} from "./inbound/config.ts";
 import { rateLimitConfigSchema } from "./limits/config.ts";
 import { gatewayAuthConfigSchema } from "./auth/config.ts";
 import { fallbacksConfigSchema, upstreamsConfigSchema } from "./resilience/config.ts";
@@ -17,6 +22,7 @@ const http = z.strictObject({
   port: z.int().min(0).max(65_535).default(8080).describe(
     "TCP port of HTTP; 0 takes any free one, which the ready line names.",
   ),
+  tls: httpTlsSchema,
 }).prefault({});
 
 const tls = z.strictObject({
@@ -151,4 +157,8 @@ export interface TlsTexts {
 }
 
 /** What a gateway worker is started with: its configuration and what the host read for it. */
-export type GatewayWorkerConfig = GatewayConfig & { readonly tlsTexts?: TlsTexts };
+export type GatewayWorkerConfig = GatewayConfig & {
+  readonly tlsTexts?: TlsTexts;
+  /** Of `gateway.http.tls`. */
+  readonly httpTlsTexts?: TlsTexts;
+};

@@ -5,7 +5,11 @@ import { rateLimitConfigSchema } from "./limits/config.ts";
 
 Deno.test("gatewayConfigSchema has these defaults", () => {
   assertEquals(gatewayConfigSchema.parse(undefined), {
-    http: { host: "127.0.0.1", port: 8080 },
+    http: {
+      host: "127.0.0.1",
+      port: 8080,
+      tls: { certFile: "", keyFile: "", hstsMaxAgeS: 31_536_000 },
+    },
     grpc: {
       host: "127.0.0.1",
       port: 2379,
@@ -57,6 +61,7 @@ Deno.test("gatewayConfigSchema names the key of what it refuses", () => {
     [{ http: { port: -1 } }, "http.port"],
     [{ http: { port: 65_536 } }, "http.port"],
     [{ http: { host: "" } }, "http.host"],
+    [{ http: { tls: { certFile: "c" } } }, "http.tls.keyFile"],
     [{ grpc: { port: -1 } }, "grpc.port"],
     [{ grpc: { tls: { certFile: "c" } } }, "grpc.tls.keyFile"],
     [{ grpc: { tls: { keyFile: "k" } } }, "grpc.tls.keyFile"],

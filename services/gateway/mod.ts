@@ -16,7 +16,7 @@ import { Health } from "$proto/grpc/health/v1/health_pb.ts";
 import { Lock } from "$proto/v3lockpb/v3lock_pb.ts";
 import { createAdminService } from "./admin.ts";
 import { createCalls } from "./calls.ts";
-import type { GatewayConfig } from "./config.ts";
+import type { GatewayConfig, TlsTexts } from "./config.ts";
 import type { Exchange } from "./exchange.ts";
 import type { GatewayError } from "./problem.ts";
 import { createConnectEdge } from "./edges/connect.ts";
@@ -108,6 +108,9 @@ export interface GatewayModule {
   readonly listening: Promise<void>;
   /** Where each edge listens; complete once `listening` has settled. */
   readonly addresses: { readonly http: string; readonly grpc: string; readonly resp: string };
+  /** Takes other certificates for connections that come from now on; an edge that none is given for keeps its own.
+   *  @throws {Error} if they are none, or their edge has no TLS; then all stays as it was. */
+  reloadTls(tls: { readonly http?: TlsTexts | undefined; readonly grpc?: TlsTexts | undefined }): void;
   health(): { ok: boolean; detail: string };
   /** Takes what may change while it serves: limits of requests, names in Host and Origin, trusted proxies, rate limits. All
    *  of it or, if it throws, nothing. */
@@ -346,6 +349,10 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     listening: grpc.listening,
     get addresses() {
       return { http: listener.url, grpc: grpc.address, resp: resp.address };
+    },
+    reloadTls(tls) {
+      if (tls.grpc !== undefined) grpc.reload(tls.grpc);
+      if (tls.http !== undefined) listener.reload(tls.http);
     },
     health: () => ({ ok: !isDraining, detail: isDraining ? "draining" : "" }),
     reconfigure,

@@ -33,7 +33,14 @@ runWorker({
       metrics: context.metrics,
       residentMemoryBytes: () => Deno.memoryUsage().rss,
       version: { name: "aetherflow", version: VERSION, deno: Deno.version.deno },
-      listen: (handler) => listenHttp(handler, config.http, isShared),
+      listen: (handler) =>
+        listenHttp(handler, {
+          ...config.http,
+          isShared,
+          tls: config.httpTlsTexts,
+          hstsMaxAgeS: config.http.tls.hstsMaxAgeS,
+          timer: systemTimer,
+        }),
       listenGrpc: (accept, onTlsError) =>
         listenTcp({ ...config.grpc, isShared, tls: config.tlsTexts }, accept, onTlsError),
       listenResp: (kv) =>

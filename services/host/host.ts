@@ -27,7 +27,7 @@ import { createPlan, hostAndPort } from "./plan.ts";
 import { portsFree, resolvePorts } from "./ports.ts";
 import { Reloader } from "./reloader.ts";
 import { spawnWorker } from "./spawn.ts";
-import { readEtcdTlsTexts, readRegistryTlsTexts, readTlsTexts } from "./tls_texts.ts";
+import { readEtcdTlsTexts, readHttpTlsTexts, readRegistryTlsTexts, readTlsTexts } from "./tls_texts.ts";
 import { watchFiles } from "./watch_files.ts";
 import { Supervisor, type SupervisorDeps, type WorkerReport } from "./supervisor.ts";
 
@@ -78,7 +78,7 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
   // Those of an etcd cluster are read once: its client keeps what it was made with.
   const etcdTlsTexts = readEtcdTlsTexts(config);
   const planOf = (config: Config) =>
-    createPlan(config, ports, folder.path, readTlsTexts(config), etcdTlsTexts);
+    createPlan(config, ports, folder.path, readTlsTexts(config), etcdTlsTexts, readHttpTlsTexts(config));
   const plan = planOf(config);
   for (const worker of plan.workers) {
     if (worker.dataDirectory !== undefined) folder.prepare(worker.dataDirectory);

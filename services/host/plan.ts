@@ -96,13 +96,14 @@ export function listWorkers(config: Config): WorkerSlot[] {
 }
 
 /** Plans the run. `dataDirectory` is the absolute path of `config.data`; `tlsTexts` what the files of `gateway.grpc.tls`
- *  hold, `etcdTlsTexts` those of `kv.etcd.tls`. @throws {RangeError} if `ports` does not fit the configuration. */
+ *  hold, `etcdTlsTexts` those of `kv.etcd.tls`, `httpTlsTexts` those of `gateway.http.tls`. @throws {RangeError} if `ports` does not fit the configuration. */
 export function createPlan(
   config: Config,
   ports: Ports,
   dataDirectory: string,
   tlsTexts?: TlsTexts,
   etcdTlsTexts?: EtcdTlsTexts,
+  httpTlsTexts?: TlsTexts,
 ): Plan {
   const slots = listWorkers(config);
   if (ports.quantum.length !== slots.length + 1) {
@@ -179,6 +180,7 @@ export function createPlan(
           grpc: { ...gateway.grpc, port: ports.tcp.grpc },
           resp: { ...gateway.resp, port: ports.tcp.resp },
           ...(tlsTexts === undefined ? {} : { tlsTexts }),
+          ...(httpTlsTexts === undefined ? {} : { httpTlsTexts }),
         };
         return {
           ...base,

@@ -121,5 +121,8 @@ function samePermissions(a: Plan, b: Plan): boolean {
 
 /** Everything that was read from the gateway's certificate files. */
 function certificatesOf({ workers }: Plan): string {
-  return JSON.stringify(workers.map(({ config }) => (config as { tlsTexts?: unknown }).tlsTexts));
+  return JSON.stringify(workers.map(({ config }) => {
+    const { tlsTexts, httpTlsTexts } = config as { tlsTexts?: unknown; httpTlsTexts?: unknown };
+    return [tlsTexts, httpTlsTexts];
+  }));
 }

@@ -17,6 +17,17 @@ export function readTlsTexts(config: Config): TlsTexts | undefined {
   };
 }
 
+/** Texts of the files of `gateway.http.tls`; undefined when it names none. @throws {HostError} as readTlsTexts. */
+export function readHttpTlsTexts(config: Config): TlsTexts | undefined {
+  const { tls } = config.gateway.http;
+  if (tls.certFile === "") return undefined;
+  return {
+    cert: readPem("gateway.http.tls.certFile", tls.certFile, "CERTIFICATE"),
+    key: readPem("gateway.http.tls.keyFile", tls.keyFile, "PRIVATE KEY"),
+    clientCa: undefined,
+  };
+}
+
 /** Texts of the files of `kv.etcd.tls`; undefined when another engine is chosen.
  *  @throws {HostError} as readTlsTexts. */
 export function readEtcdTlsTexts(config: Config): EtcdTlsTexts | undefined {
@@ -45,7 +56,8 @@ export function readRegistryTlsTexts({ cluster: { discovery } }: Config): Regist
 /** Certificate files whose change takes effect while the product runs: the gateway's. */
 export function certificateFiles({ gateway }: Config): string[] {
   const { certFile, keyFile, clientCaFile } = gateway.grpc.tls;
-  return [certFile, keyFile, clientCaFile].filter((path) => path !== "");
+  const { http } = gateway;
+  return [certFile, keyFile, clientCaFile, http.tls.certFile, http.tls.keyFile].filter((path) => path !== "");
 }
 
 function readOptional(key: string, path: string, what: string): string | undefined {

@@ -85,7 +85,7 @@ function open(setup: Setup = {}): World {
     newRequestId: () => "id-1",
     log: { debug: log, info: log, error: log },
   });
-  const listener = listenHttp(handler, { host: "127.0.0.1", port: 0 }, false);
+  const listener = listenHttp(handler, { host: "127.0.0.1", port: 0, isShared: false, timer: systemTimer });
   return {
     url: listener.url,
     registry,

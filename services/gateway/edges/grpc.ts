@@ -9,6 +9,7 @@ import { type CallGate, isDeveloper } from "../auth/call_gate.ts";
 import { ANONYMOUS_CALLER } from "../auth/identity.ts";
 import { authorityHost, type ProtectedMode } from "../limits/protected_mode.ts";
 import type { CallLimits } from "../limits/rate_limits.ts";
+import type { TlsTexts } from "../config.ts";
 import { Slots } from "../limits/slots.ts";
 import type { Caller, Remote, Tracing } from "../stages.ts";
 import type { Timer } from "../timer.ts";
@@ -57,6 +58,9 @@ export interface GrpcEdge {
   /** Accepts no more, tells the clients to go (GOAWAY), ends streams with `unavailable` and waits for unary calls and
    *  their connections; `close` ends the wait. Idempotent. */
   drain(): Promise<void>;
+  /** Takes other certificates for connections that come from now on. @throws {Error} if they are none, or the port has no TLS;
+   *  then the old ones stay. */
+  reload(tls: TlsTexts): void;
   /** Closes all connections at once. */
   close(): void;
 }
@@ -280,6 +284,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     get address() {
       return listener.address;
     },
+    reload: (tls) => listener.reload(tls),
     drain() {
       if (drained !== undefined) return drained.promise;
       drained = Promise.withResolvers();

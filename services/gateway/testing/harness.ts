@@ -111,7 +111,7 @@ export function startTestGateway(options: TestGatewayOptions = {}): TestGateway 
     metrics,
     residentMemoryBytes: () => 123_456,
     version: { name: "aetherflow", version: "9.9.9" },
-    listen: (handler) => listenHttp(handler, { host: "127.0.0.1", port: 0 }, false),
+    listen: (handler) => listenHttp(handler, { host: "127.0.0.1", port: 0, isShared: false, timer }),
     listenGrpc: (accept, onTlsError) =>
       listenTcp({ host: "127.0.0.1", port: 0, isShared: false, tls: options.tls }, accept, onTlsError),
     listenResp: (kv) =>

@@ -2,6 +2,7 @@
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { createServer as createTlsServer } from "node:tls";
 import type { TlsTexts } from "../../config.ts";
+import { checkCertificate } from "../certificate.ts";
 
 /** What listens. */
 export interface TcpListener {
@@ -9,6 +10,9 @@ export interface TcpListener {
   readonly listening: Promise<void>;
   /** `127.0.0.1:2379`, with the real port; known once it listens. */
   readonly address: string;
+  /** Takes other certificates for connections that come from now on. @throws {Error} if they are none, or the listener has no
+   *  TLS; then the old ones stay. */
+  reload(tls: TlsTexts): void;
   /** Accepts no more. Connections live on. */
   close(): void;
 }
@@ -38,13 +42,13 @@ export function listenTcp(
   accept: AcceptSocket,
   onTlsError: () => void,
 ): TcpListener {
-  const server: Server = tls === undefined ? createServer({ noDelay: true }, accept) : createTlsServer({
-    cert: tls.cert,
-    key: tls.key,
-    ...(tls.clientCa === undefined ? {} : { ca: tls.clientCa, requestCert: true, rejectUnauthorized: true }),
+  const secure = tls === undefined ? undefined : createTlsServer({
+    ...secureContext(tls),
+    ...(tls.clientCa === undefined ? {} : { requestCert: true, rejectUnauthorized: true }),
     ALPNProtocols: ["h2", "http/1.1"],
     handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
   }, accept).on("tlsClientError", onTlsError);
+  const server: Server = secure ?? createServer({ noDelay: true }, accept);
   const listening = new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen({ host, port, backlog: BACKLOG, reusePort: isShared }, () => {
@@ -61,6 +65,18 @@ export function listenTcp(
     get address() {
       return address;
     },
+    reload(next) {
+      if (secure === undefined) throw new Error("the gRPC port has no TLS: that takes a restart");
+      if ((next.clientCa === undefined) !== (tls!.clientCa === undefined)) {
+        throw new Error("whether the gRPC port asks for client certificates takes a restart");
+      }
+      checkCertificate(next);
+      secure.setSecureContext(secureContext(next));
+    },
     close: () => void server.close(),
   };
+}
+
+function secureContext({ cert, key, clientCa }: TlsTexts): { cert: string; key: string; ca?: string } {
+  return clientCa === undefined ? { cert, key } : { cert, key, ca: clientCa };
 }

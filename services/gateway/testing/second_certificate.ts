@@ -1,0 +1,21 @@
+/** A second self-signed certificate for localhost, which a reload replaces the first by. Its key is public: trust it nowhere. */
+export const SECOND_CERTIFICATE = `-----BEGIN CERTIFICATE-----
+MIIBkjCCATigAwIBAgIULGbgOYzVPXG8N5E0HTQWNzfwX34wCgYIKoZIzj0EAwIw
+ETEPMA0GA1UEAwwGc2Vjb25kMCAXDTI2MTEyMTA2NDgxMVoYDzIxMjYxMDI4MDY0
+ODExWjARMQ8wDQYDVQQDDAZzZWNvbmQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AAQb7cvfP/aA38Oq1yWXjC64awXwj5HYXvpPxHrZnmBVtEvvxMeVu4k2H0X6W0ie
+ona01Zxycpfc85OfqwKU10ano2wwajAdBgNVHQ4EFgQUk2E1BjtXkK/FOpAr7epe
+L2EsKPEwHwYDVR0jBBgwFoAUk2E1BjtXkK/FOpAr7epeL2EsKPEwGgYDVR0RBBMw
+EYIJbG9jYWxob3N0hwR/AAABMAwGA1UdEwEB/wQCMAAwCgYIKoZIzj0EAwIDSAAw
+RQIhAI5aZ/jD4yPs3dxGvcT70crpZb8ntIoENFPdzJUmTAmhAiAaGgvsJKGsOF/q
+pXHS2bcuHVtGSfSRm7613sWasV/qyg==
+-----END CERTIFICATE-----
+`;
+
+/** Its private key. */
+export const SECOND_KEY = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgFVyz08fsVdDQi6eR
+m9/RBeyADL62fystzgvsEE93OOqhRANCAAQb7cvfP/aA38Oq1yWXjC64awXwj5HY
+XvpPxHrZnmBVtEvvxMeVu4k2H0X6W0ieona01Zxycpfc85OfqwKU10an
+-----END PRIVATE KEY-----
+`;
