@@ -1,0 +1,111 @@
+/** Several hosts as one system: processes on loopback that find one another and share a secret. */
+import { assert, assertEquals } from "@std/assert";
+import { startProduct } from "../support/product.ts";
+import { startEtcd } from "../support/server.ts";
+
+/** How long anything may take until it counts as hung, in ms. */
+const DEADLINE_MS = 20_000;
+
+/** A file with a secret of its own, removed at the end. */
+async function secretFile(): Promise<AsyncDisposable & { readonly path: string }> {
+  const path = await Deno.makeTempFile({ prefix: "aetherflow-secret-" });
+  await Deno.writeTextFile(path, crypto.getRandomValues(new Uint8Array(32)).toHex());
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path) };
+}
+
+const set = (settings: Record<string, string>) =>
+  Object.entries(settings).flatMap(([key, value]) => ["--set", `${key}=${value}`]);
+
+/** Asks again and again until the answer is right. */
+async function until<T>(ask: () => Promise<T>, isRight: (answer: T) => boolean): Promise<T> {
+  const deadline = performance.now() + DEADLINE_MS;
+  for (;;) {
+    const answer = await ask();
+    if (isRight(answer)) return answer;
+    if (performance.now() > deadline) throw new Error(`still ${JSON.stringify(answer)}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+Deno.test("a gateway drives the services of other hosts, through a death and a return", async (t) => {
+  await using etcd = await startEtcd(t, { unsafeNoFsync: true });
+  if (etcd === undefined) return;
+  await using secret = await secretFile();
+  const registry = {
+    "cluster.secretFile": secret.path,
+    "cluster.discovery.kind": "etcd",
+    "cluster.discovery.etcd.endpoints": `["${etcd.address}"]`,
+    "cluster.discovery.checkIntervalMs": "200",
+    "cluster.discovery.checkTimeoutMs": "500",
+    "cluster.discovery.etcd.ttlSeconds": "3",
+  };
+  const services = set({
+    ...registry,
+    services: "[kv]",
+    "kv.engine": "etcd",
+    "kv.etcd.endpoints": `["${etcd.address}"]`,
+  });
+  const gateway = await startProduct({ args: set({ ...registry, services: "[gateway, session, password]" }) });
+  await using _gateway = gateway;
+  await using first = await startProduct({ args: services });
+  await using second = await startProduct({ args: services });
+  assertEquals([first.url, second.url], ["", ""]);
+
+  const read = async () => {
+    const response = await fetch(`${gateway.url}/api/v1/kv/greeting`);
+    await response.body?.cancel();
+    return response.status;
+  };
+  const put = await until(async () => {
+    const response = await fetch(`${gateway.url}/api/v1/kv/greeting`, { method: "PUT", body: "hello" });
+    return [response.status, await response.text()];
+  }, ([status]) => status === 200);
+  assertEquals(put[0], 200);
+  assertEquals(await read(), 200);
+  const listed = () => registered(etcd.address, "kv");
+  assertEquals((await until(listed, (keys) => keys.length === 2)).map((key) => key.split("/")[2]), [
+    "kv",
+    "kv",
+  ]);
+
+  // Reads without a break, while one of the two dies as by a power cut.
+  let isOver = false;
+  const answers = new Map<number, number>();
+  const load = Array.from({ length: 8 }, async () => {
+    while (!isOver) {
+      const status = await read();
+      answers.set(status, (answers.get(status) ?? 0) + 1);
+    }
+  });
+  const count = () => [...answers.values()].reduce((sum, n) => sum + n, 0);
+  const after = (more: number) => {
+    const from = count();
+    return until(() => Promise.resolve(count() - from), (n) => n >= more);
+  };
+  await after(200);
+  first.kill("SIGKILL");
+  await first.exited;
+  await after(500);
+  // The registry forgets it once its lease has run out.
+  await until(listed, (keys) => keys.length === 1);
+  await using third = await startProduct({ args: services });
+  await until(listed, (keys) => keys.length === 2);
+  await after(200);
+  // The survivor leaves in peace: what is under way ends well, and the newcomer has all the work.
+  assertEquals(await second.stop(), 0);
+  await until(listed, (keys) => keys.length === 1);
+  await after(200);
+  isOver = true;
+  await Promise.all(load);
+  assertEquals([...answers.keys()], [200], JSON.stringify([...answers]) + gateway.stderr());
+  assert(third.stderr().includes("worker ready"));
+});
+
+async function registered(address: string, service: string): Promise<string[]> {
+  const response = await fetch(`http://${address}/v3/kv/range`, {
+    method: "POST",
+    body: JSON.stringify({ key: btoa("/services/"), range_end: btoa("/services0"), keys_only: true }),
+  });
+  const { kvs = [] } = await response.json() as { kvs?: { key: string }[] };
+  return kvs.map(({ key }) => atob(key)).filter((key) => key.startsWith(`/services/${service}/`));
+}
