@@ -1,15 +1,16 @@
-/** The OpenAPI 3.1 document of the routes, from their descriptors. */
+/** The OpenAPI 3.1 document of the routes: shapes from their descriptors, words from the comments of the contract. */
+import type { DescField, DescMethod, JsonObject, JsonValue } from "@bufbuild/protobuf";
+import { COMMENTS } from "$proto/comments.ts";
+import { Access } from "$proto/aetherflow/gateway/v1/edge_pb.ts";
 import {
-  type DescEnum,
-  type DescField,
-  type DescMessage,
-  type JsonObject,
-  type JsonValue,
-  ScalarType,
-} from "@bufbuild/protobuf";
-import { PROBLEM_CODES } from "./problem.ts";
+  COMPONENT_HEADERS,
+  problemResponses,
+  Schemas,
+  SECURITY_SCHEMES,
+  textSchema,
+} from "./openapi_parts.ts";
 import type { Route } from "./routes.ts";
-import type { Dialect } from "./transcode.ts";
+import { isQueryParameter } from "./transcode.ts";
 
 /** Describes `routes`. Routes that share path and method (one of them on a query parameter) become one operation. */
 export function describeApi(routes: readonly Route[], version: string): JsonObject {
@@ -17,11 +18,10 @@ export function describeApi(routes: readonly Route[], version: string): JsonObje
   const paths: Record<string, Record<string, JsonValue>> = {};
   const ids = new Map<string, number>();
   for (const route of routes) {
-    if (route.protocol === "rpc") continue;
     const path = route.template.replaceAll(/\{([^=}]+)(?:=[^}]*)?\}/g, "{$1}");
     const operations = paths[path] ??= {};
     const method = route.httpMethod.toLowerCase();
-    const operation = operationOf(route, schemas);
+    const operation = route.protocol === "rpc" ? rpcOperation(route, schemas) : restOperation(route, schemas);
     operation.operationId = numbered(operation.operationId as string, ids);
     const other = operations[method] as JsonObject | undefined;
     operations[method] = other === undefined ? operation : mergeOperations(other, operation);
@@ -32,12 +32,24 @@ export function describeApi(routes: readonly Route[], version: string): JsonObje
       title: "AetherFlow",
       version,
       description:
-        "Bytes in paths and query strings are the UTF-8 octets of the percent-decoded text; bytes in JSON " +
-        "bodies are base64. 64-bit integers are strings in JSON.",
+        "Every RPC has paths of its own, and one by its name that speaks the Connect protocol and gRPC-Web. Bytes in " +
+        "paths and query strings are the UTF-8 octets of the percent-decoded text; bytes in JSON bodies are base64 or " +
+        "base64url. 64-bit integers are strings in JSON; numbers are read too. Enums are names or numbers.",
     },
+    tags: tagsOf(routes),
     paths,
-    components: { schemas: schemas.all() },
+    components: {
+      schemas: schemas.all(),
+      responses: problemResponses(),
+      headers: COMPONENT_HEADERS,
+      securitySchemes: SECURITY_SCHEMES,
+    },
   };
+}
+
+function tagsOf(routes: readonly Route[]): JsonObject[] {
+  const names = new Set(routes.map(({ rpc }) => rpc.parent.typeName));
+  return [...names].map((name) => ({ name, ...described(name) }));
 }
 
 /** An RPC with several paths is one operation each: the second and later ones get their number. */
@@ -47,22 +59,68 @@ function numbered(id: string, uses: Map<string, number>): string {
   return use === 1 ? id : `${id}_${use}`;
 }
 
-function operationOf(route: Route, schemas: Schemas): JsonObject {
-  const [tag] = route.rpc.parent.typeName.split(".").slice(-1);
+function described(name: string): JsonObject {
+  const description = COMMENTS[name];
+  return description === undefined ? {} : { description };
+}
+
+/** What every operation of an RPC says. */
+function operationOf({ rpc, access }: Route, idSuffix: string): Record<string, JsonValue> {
+  const [tag] = rpc.parent.typeName.split(".").slice(-1);
+  const comment = COMMENTS[`${rpc.parent.typeName}.${rpc.name}`];
+  return {
+    operationId: `${tag}_${rpc.name}${idSuffix}`,
+    tags: [rpc.parent.typeName],
+    ...(comment === undefined ? {} : { summary: summaryOf(comment), description: comment }),
+    // While there are no users, anybody on this machine may call, so that every scheme may be left out.
+    ...(access === Access.ANYONE ? { security: [] } : {
+      security: [{ bearer: [] }, { apiKey: [] }, { cookie: [] }, {}],
+    }),
+  };
+}
+
+function summaryOf(comment: string): string {
+  return /^.*?\.(?= |$)/.exec(comment)?.[0] ?? comment;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// By google.api.http
+
+function restOperation(route: Route, schemas: Schemas): Record<string, JsonValue> {
+  const operation: Record<string, JsonValue> = {
+    ...operationOf(route, ""),
+    parameters: parametersOf(route),
+    responses: { "200": success(route, schemas), ...restErrors(route, schemas) },
+  };
+  const body = requestBody(route, schemas);
+  if (body !== undefined) operation.requestBody = body;
+  return operation;
+}
+
+function parametersOf(route: Route): JsonObject[] {
   const parameters: JsonObject[] = route.pathFields.map((field) => ({
     name: field.name,
     in: "path",
     required: true,
+    ...fieldWords(field.leaf),
     schema: textSchema(field.leaf),
     ...(route.template.includes(`{${field.name}=**}`)
       ? { allowReserved: true, description: "May hold any octets; slashes need no escape." }
       : {}),
   }));
-  const fields = new Set(route.body.kind === "json" ? [] : route.queryFields.values());
-  for (const field of fields) {
+  for (const field of new Set(route.body.kind === "json" ? [] : route.queryFields.values())) {
+    if (!isQueryParameter(field)) continue;
     // The JSON name stands in the map before the proto name.
     const name = [...route.queryFields].find(([, each]) => each === field)![0];
-    parameters.push({ name, in: "query", schema: textSchema(field.leaf) });
+    parameters.push({
+      name,
+      in: "query",
+      ...fieldWords(field.leaf),
+      schema: textSchema(field.leaf),
+      ...(field === route.updateMask
+        ? { description: "Fields to change; without it those that the body has." }
+        : {}),
+    });
   }
   if (route.whenQuery !== "") {
     parameters.push({
@@ -76,6 +134,7 @@ function operationOf(route: Route, schemas: Schemas): JsonObject {
     parameters.push(header("If-Match", 'Only if the entity tag is this one, like "7".'));
     parameters.push(header("If-None-Match", "*: only if it does not exist."));
   } else if (route.etag !== undefined) {
+    parameters.push(header("If-Match", "Entity tags; 412 when none is current."));
     parameters.push(header("If-None-Match", "Entity tags; 304 when one is current."));
   }
   if (route.ttl !== undefined) {
@@ -84,20 +143,24 @@ function operationOf(route: Route, schemas: Schemas): JsonObject {
   if (route.resume !== undefined) {
     parameters.push(header("Last-Event-ID", "Id of the last event that was seen."));
   }
+  if (takesIdempotencyKey(route)) {
+    parameters.push(
+      header("Idempotency-Key", "The answer to the first request with this key is the answer to all."),
+    );
+  }
+  return parameters;
+}
 
-  const operation: Record<string, JsonValue> = {
-    operationId: `${tag}_${route.rpc.name}`,
-    tags: [route.rpc.parent.typeName],
-    parameters,
-    responses: { "200": success(route, schemas), ...errors(route, schemas) },
-  };
-  const body = requestBody(route, schemas);
-  if (body !== undefined) operation.requestBody = body;
-  return operation;
+function takesIdempotencyKey({ httpMethod, dialect, rpc }: Route): boolean {
+  return httpMethod === "POST" && dialect === "aetherflow" && rpc.methodKind === "unary";
 }
 
 function header(name: string, description: string): JsonObject {
   return { name, in: "header", schema: { type: "string" }, description };
+}
+
+function fieldWords(field: DescField): JsonObject {
+  return described(`${field.parent.typeName}.${field.name}`);
 }
 
 function requestBody(route: Route, schemas: Schemas): JsonObject | undefined {
@@ -109,14 +172,18 @@ function requestBody(route: Route, schemas: Schemas): JsonObject | undefined {
     case "json":
       return {
         required: true,
-        content: contentOf(route, schemas.reference(route.rpc.input, route.dialect)),
+        content: contentOf(route, schemas.reference(route.rpc.input, namesOf(route))),
       };
     case "field":
       return {
         required: true,
-        content: { "application/json": { schema: schemas.field(route.body.field.leaf, route.dialect) } },
+        content: { "application/json": { schema: schemas.field(route.body.field.leaf, namesOf(route)) } },
       };
   }
+}
+
+function namesOf({ dialect }: Route): "json" | "proto" {
+  return dialect === "etcd" ? "proto" : "json";
 }
 
 function contentOf(route: Route, schema: JsonObject): JsonObject {
@@ -126,36 +193,51 @@ function contentOf(route: Route, schema: JsonObject): JsonObject {
 
 function success(route: Route, schemas: Schemas): JsonObject {
   const message = route.responseBody === undefined
-    ? schemas.reference(route.rpc.output, route.dialect)
-    : schemas.field(route.responseBody.leaf, route.dialect);
+    ? schemas.reference(route.rpc.output, namesOf(route))
+    : schemas.field(route.responseBody.leaf, namesOf(route));
   const content: JsonObject = route.rawResponse !== undefined
     ? { "application/octet-stream": {} }
     : route.rpc.methodKind === "unary"
     ? { "application/json": { schema: message } }
     : route.dialect === "etcd"
     ? { "application/json": { schema: { type: "object", properties: { result: message } } } }
-    : { "text/event-stream": { schema: message } };
-  const description = route.rpc.methodKind === "unary" ? "Done." : "A stream.";
-  const headers: Record<string, JsonObject> = {};
+    : { "text/event-stream": { schema: message }, "application/x-ndjson": { schema: message } };
+  const description = route.rpc.methodKind === "unary"
+    ? "Done."
+    : "A stream: events, or lines where Accept asks for them; an error is the last one.";
+  const headers: Record<string, JsonObject> = { ...ANSWER_HEADERS };
   if (route.etag !== undefined) {
     headers.ETag = { schema: { type: "string" }, description: "The revision." };
   }
   if (route.ttlResponse !== undefined) {
     headers.TTL = { schema: { type: "integer" }, description: "Seconds until it runs out, if it does." };
   }
-  return Object.keys(headers).length === 0 ? { description, content } : { description, content, headers };
+  return { description, headers, content };
 }
 
-function errors(route: Route, schemas: Schemas): JsonObject {
-  const schema = schemas.error(route.dialect);
-  const type = route.dialect === "etcd" ? "application/json" : "application/problem+json";
-  const error = (description: string) => ({ description, content: { [type]: { schema } } });
+const ANSWER_HEADERS: Readonly<Record<string, JsonObject>> = Object.fromEntries(
+  Object.keys(COMPONENT_HEADERS).filter((name) => name !== "Retry-After")
+    .map((name) => [name, { $ref: `#/components/headers/${name}` }]),
+);
+
+function restErrors(route: Route, schemas: Schemas): JsonObject {
+  if (route.dialect === "etcd") {
+    const schema = schemas.status();
+    return { default: { description: "An error.", content: { "application/json": { schema } } } };
+  }
+  const statuses = [400, 404, 409, 429, 500, 503, 504];
+  if (route.access !== Access.ANYONE) statuses.push(401, 403);
+  if (route.precondition !== undefined || route.etag !== undefined) statuses.push(412);
+  if (route.body.kind !== "none") statuses.push(408, 413);
+  if (takesIdempotencyKey(route)) statuses.push(422);
   return {
     ...(route.etag !== undefined && route.httpMethod === "GET"
       ? { "304": { description: "Not changed." } }
       : {}),
-    ...(route.precondition === undefined ? {} : { "412": error("The precondition does not hold.") }),
-    "default": error("An error."),
+    ...Object.fromEntries(
+      statuses.map((status) => [status, { $ref: `#/components/responses/Problem${status}` }]),
+    ),
+    default: { $ref: "#/components/responses/Problem" },
   };
 }
 
@@ -172,113 +254,71 @@ function mergeOperations(a: JsonObject, b: JsonObject): JsonObject {
       content: { ...present.content as JsonObject, ...(response as JsonObject).content as JsonObject },
     };
   }
-  return { ...a, parameters, responses };
+  const description = [a.description, b.description].filter((text) => text !== undefined).join("\n\n");
+  return { ...a, ...(description === "" ? {} : { description }), parameters, responses };
 }
 
 // ---------------------------------------------------------------------------------------------------------------
+// By name: the Connect protocol
 
-/** A field as text in a path or query. */
-function textSchema(field: DescField): JsonObject {
-  const one = field.enum !== undefined
-    ? enumSchema(field.enum)
-    : scalarSchema(field.scalar ?? ScalarType.STRING, true);
-  return field.fieldKind === "list" ? { type: "array", items: one } : one;
+function rpcOperation(route: Route, schemas: Schemas): Record<string, JsonValue> {
+  const { rpc } = route;
+  const isGet = route.httpMethod === "GET";
+  const output = schemas.reference(rpc.output, "json");
+  const operation: Record<string, JsonValue> = {
+    ...operationOf(route, isGet ? "_rpcGet" : "_rpc"),
+    parameters: isGet
+      ? GET_PARAMETERS
+      : [header("Connect-Timeout-Ms", "Milliseconds that the call may take.")],
+    responses: {
+      "200": {
+        description: rpc.methodKind === "unary"
+          ? "Done."
+          : "Enveloped messages and, last, how the call ended.",
+        headers: ANSWER_HEADERS,
+        content: contentByName(rpc, output, isGet),
+      },
+      default: {
+        description: "An error; of a stream, it is in the envelope that ends it.",
+        content: { "application/json": { schema: schemas.connectError() } },
+      },
+    },
+  };
+  if (!isGet) {
+    operation.requestBody = {
+      required: true,
+      content: contentByName(rpc, schemas.reference(rpc.input, "json"), false),
+    };
+  }
+  return operation;
 }
 
-/** Component schemas, gathered while operations refer to them. Dialects differ in names, so each has its own. */
-class Schemas {
-  readonly #all: Record<string, JsonValue> = {};
-
-  all(): JsonObject {
-    return this.#all;
-  }
-
-  reference(desc: DescMessage, dialect: Dialect): JsonObject {
-    if (!(desc.typeName in this.#all)) {
-      this.#all[desc.typeName] = {}; // before its fields, since messages may contain themselves
-      const properties: Record<string, JsonValue> = {};
-      for (const field of desc.fields) {
-        properties[dialect === "etcd" ? field.name : field.jsonName] = this.field(field, dialect);
-      }
-      this.#all[desc.typeName] = { type: "object", properties };
-    }
-    return { $ref: `#/components/schemas/${desc.typeName}` };
-  }
-
-  field(field: DescField, dialect: Dialect): JsonObject {
-    switch (field.fieldKind) {
-      case "list":
-        return { type: "array", items: this.#value(field, dialect) };
-      case "map":
-        return { type: "object", additionalProperties: this.#value(field, dialect) };
-      default:
-        return this.#value(field, dialect);
-    }
-  }
-
-  #value(field: DescField, dialect: Dialect): JsonObject {
-    if (field.message !== undefined) return this.reference(field.message, dialect);
-    if (field.enum !== undefined) return enumSchema(field.enum);
-    return scalarSchema(field.scalar as ScalarType, false);
-  }
-
-  error(dialect: Dialect): JsonObject {
-    const name = dialect === "etcd" ? "google.rpc.Status" : "Problem";
-    this.#all[name] ??= dialect === "etcd" ? STATUS_SCHEMA : PROBLEM_SCHEMA;
-    return { $ref: `#/components/schemas/${name}` };
-  }
-}
-
-function enumSchema(desc: DescEnum): JsonObject {
-  return { type: "string", enum: desc.values.map((value) => value.name) };
-}
-
-function scalarSchema(type: ScalarType, asText: boolean): JsonObject {
-  switch (type) {
-    case ScalarType.BYTES:
-      return asText ? { type: "string" } : { type: "string", contentEncoding: "base64" };
-    case ScalarType.STRING:
-      return { type: "string" };
-    case ScalarType.BOOL:
-      return { type: "boolean" };
-    case ScalarType.DOUBLE:
-    case ScalarType.FLOAT:
-      return { type: "number" };
-    case ScalarType.INT32:
-    case ScalarType.SINT32:
-    case ScalarType.SFIXED32:
-      return { type: "integer", format: "int32" };
-    case ScalarType.UINT32:
-    case ScalarType.FIXED32:
-      return { type: "integer", format: "int64", minimum: 0 };
-    case ScalarType.UINT64:
-    case ScalarType.FIXED64:
-      return { type: "string", format: "uint64", pattern: "^[0-9]+$" };
-    default:
-      return { type: "string", format: "int64", pattern: "^-?[0-9]+$" };
-  }
-}
-
-const PROBLEM_SCHEMA: JsonObject = {
-  type: "object",
-  description: "RFC 9457.",
-  required: ["type", "title", "status", "detail", "code", "requestId"],
-  properties: {
-    type: { type: "string", format: "uri" },
-    title: { type: "string" },
-    status: { type: "integer" },
-    detail: { type: "string" },
-    code: { type: "string", enum: PROBLEM_CODES },
-    requestId: { type: "string" },
+const GET_PARAMETERS: JsonObject[] = [
+  {
+    name: "encoding",
+    in: "query",
+    required: true,
+    schema: { type: "string", enum: ["json", "proto"] },
+    description: "Of the message and the answer.",
   },
-};
-
-const STATUS_SCHEMA: JsonObject = {
-  type: "object",
-  required: ["code", "message", "details"],
-  properties: {
-    code: { type: "integer", description: "gRPC status code." },
-    message: { type: "string" },
-    details: { type: "array", items: {} },
+  { name: "message", in: "query", required: true, schema: { type: "string" }, description: "The request." },
+  {
+    name: "base64",
+    in: "query",
+    schema: { type: "string", enum: ["0", "1"] },
+    description: "1: the message is base64url.",
   },
-};
+  {
+    name: "connect",
+    in: "query",
+    schema: { type: "string", enum: ["v1"] },
+    description: "Version of the protocol.",
+  },
+];
+
+function contentByName({ methodKind }: DescMethod, schema: JsonObject, isGet: boolean): JsonObject {
+  const web = isGet ? {} : { "application/grpc-web+proto": {}, "application/grpc-web-text+proto": {} };
+  return methodKind === "unary"
+    ? { "application/json": { schema }, "application/proto": {}, ...web }
+    : { "application/connect+json": { schema }, "application/connect+proto": {}, ...web };
+}

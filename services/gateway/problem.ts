@@ -88,6 +88,11 @@ export type ProblemCode = keyof typeof TABLE;
 /** Every code, for the OpenAPI document. */
 export const PROBLEM_CODES = Object.keys(TABLE) as ProblemCode[];
 
+/** HTTP status of a code. */
+export function statusOfProblem(code: ProblemCode): number {
+  return TABLE[code].status;
+}
+
 /** The names of gRPC codes, by number. */
 export const CODE_NAMES: Readonly<Record<Code, ProblemCode>> = {
   [Code.Canceled]: "canceled",
