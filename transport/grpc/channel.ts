@@ -15,6 +15,8 @@ export interface GrpcChannelOptions {
   readonly address: string;
   /** Unset: without TLS. */
   readonly tls?: GrpcTls;
+  /** What the server is asked as; the name it is to carry, else the address, when left out. */
+  readonly authority?: string;
   /** Whether a connection is made before a call wants one, and again whenever it is lost. */
   readonly isEager?: boolean;
   /** Quiet time after which a server that owes answers is asked for a sign of life, in milliseconds; 0, the default, never
@@ -77,11 +79,11 @@ export class GrpcChannel implements Disposable {
   /** Connects at once when it is to be eager. */
   constructor(options: GrpcChannelOptions) {
     this.#options = options;
-    const { address, tls } = options;
+    const { address, tls, authority = tls?.serverName ?? address } = options;
     this.#head = encodeFields([
       [":method", "POST"],
       [":scheme", tls === undefined ? "http" : "https"],
-      [":authority", tls?.serverName ?? address],
+      [":authority", authority],
       ["content-type", "application/grpc"],
       ["te", "trailers"],
     ]);
