@@ -43,6 +43,7 @@ import { createGatewayMetrics } from "./metrics.ts";
 import { createMetricsCollector } from "./metrics_collector.ts";
 import { describeApi } from "./openapi.ts";
 import { createReadinessProbe } from "./readiness.ts";
+import { withFallbacks } from "./resilience/fallbacks.ts";
 import { createUpstreams } from "./resilience/upstreams.ts";
 import { isTracing } from "../runtime/tracing.ts";
 import { createLocalServices } from "../runtime/local_services.ts";
@@ -242,7 +243,12 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   const requestSlots = new Slots(limits.concurrentRequests);
   const httpHandler = createHttpEdge({
     routes,
-    rpc,
+    rpc: withFallbacks(rpc, {
+      config: config.fallbacks,
+      routes: routes.routes,
+      clock,
+      onFallback: upstreams.metrics.fallback,
+    }),
     connect,
     system,
     metrics,

@@ -189,8 +189,18 @@ Deno.test("the gateway on the real key-value service: batches, transactions, his
       body: new URLSearchParams({ key: "f+", value: "a b&c" }),
     });
     assertEquals((await form.json()).message, "success");
-    assertEquals(await (await fetch(`${base}?key=f%2B`)).json(), { key: "f+", value: "a b&c", found: true });
-    assertEquals(await (await fetch(`${base}?key=none`)).json(), { key: "none", value: "", found: false });
+    assertEquals(await (await fetch(`${base}?key=f%2B`)).json(), {
+      key: "f+",
+      value: "a b&c",
+      found: true,
+      shared: false,
+    });
+    assertEquals(await (await fetch(`${base}?key=none`)).json(), {
+      key: "none",
+      value: "",
+      found: false,
+      shared: false,
+    });
     const gone = await fetch(`${base}?key=t`, { method: "DELETE" });
     assertEquals(await gone.json(), { message: "deleted", key: "t", success: true });
     assertEquals(
