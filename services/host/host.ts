@@ -16,6 +16,7 @@ import { createMetrics, Gauge } from "../runtime/metrics.ts";
 import { createPeers } from "../runtime/peers.ts";
 import { registerQuantumMetrics } from "../runtime/quantum_metrics.ts";
 import { randomFraction, systemRandom } from "../runtime/random.ts";
+import { REMOTE_SERVICES } from "./cluster_config.ts";
 import { readClusterSecret } from "./cluster_secret.ts";
 import type { Peer } from "../runtime/worker_context.ts";
 import { VERSION } from "../runtime/version.ts";
@@ -202,7 +203,8 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
   registerQuantumMetrics(metrics, node);
   registerWorkerMetrics(metrics, () => supervisor.report());
   rpc.service(HostService, {
-    readiness: () => readinessOf(supervisor.report()),
+    readiness: async () =>
+      readinessOf([...supervisor.report(), ...absent(config, (await discovery)?.peers())]),
     hostStats: async () => ({ text: await metrics.metrics() }),
   });
 
@@ -273,6 +275,16 @@ function readinessOf(report: readonly WorkerReport[]): ReadinessResponse {
       state: STATES[state],
       sinceMs: BigInt(sinceMs),
     })),
+  });
+}
+
+/** Services that are looked for on other hosts: one line each, ready while any instance is up. */
+function absent({ services }: Config, peers: readonly Peer[] | undefined): WorkerReport[] {
+  if (peers === undefined || !services.includes("gateway")) return [];
+  return REMOTE_SERVICES.filter((service) => !services.includes(service)).map((name) => {
+    const isUp = peers.some(({ service, state }) => service === name && state === "up");
+    const reason = isUp ? "" : "no host is known where it is up";
+    return { name, state: isUp ? "ready" : "starting", reason, restarts: 0, sinceMs: 0 };
   });
 }
 

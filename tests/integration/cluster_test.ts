@@ -45,7 +45,9 @@ Deno.test("a gateway drives the services of other hosts, through a death and a r
     "kv.engine": "etcd",
     "kv.etcd.endpoints": `["${etcd.address}"]`,
   });
-  const gateway = await startProduct({ args: set({ ...registry, services: "[gateway, session, password]" }) });
+  const gateway = await startProduct({
+    args: set({ ...registry, services: "[gateway, session, password]" }),
+  });
   await using _gateway = gateway;
   await using first = await startProduct({ args: services });
   await using second = await startProduct({ args: services });
@@ -99,6 +101,58 @@ Deno.test("a gateway drives the services of other hosts, through a death and a r
   await Promise.all(load);
   assertEquals([...answers.keys()], [200], JSON.stringify([...answers]) + gateway.stderr());
   assert(third.stderr().includes("worker ready"));
+});
+
+Deno.test("a gateway with a list of hosts serves with their secret, and cannot with another", async (t) => {
+  await using etcd = await startEtcd(t, { unsafeNoFsync: true });
+  if (etcd === undefined) return;
+  await using secret = await secretFile();
+  await using otherSecret = await secretFile();
+  await using services = await startProduct({
+    args: set({
+      services: "[kv, session, password]",
+      "session.engine": "memory",
+      "cluster.secretFile": secret.path,
+      "cluster.discovery.kind": "etcd",
+      "cluster.discovery.etcd.endpoints": `["http://${etcd.address}"]`,
+    }),
+  });
+  const keys = await until(
+    async () => [...await registered(etcd.address, "kv"), ...await registered(etcd.address, "session")],
+    (keys) => keys.length === 2,
+  );
+  const peers = keys.map((key) => key.split("/")).map(([, , service, address]) => ({ service, address }));
+  const gateway = (secretFile: string) =>
+    startProduct({
+      args: set({
+        services: "[gateway]",
+        "gateway.readRetryMs": "0",
+        "cluster.secretFile": secretFile,
+        "cluster.discovery.kind": "static",
+        "cluster.discovery.peers": JSON.stringify(peers),
+        "cluster.discovery.checkIntervalMs": "100",
+      }),
+    });
+  await using friend = await gateway(secret.path);
+  await using stranger = await gateway(otherSecret.path);
+  const answer = async (url: string, init?: RequestInit) => {
+    const response = await fetch(`${url}/api/v1/kv/greeting`, init);
+    return [response.status, await response.text()] as const;
+  };
+  const ready = async ({ url }: { url: string }) => {
+    const response = await fetch(`${url}/readyz`);
+    await response.body?.cancel();
+    return response.status;
+  };
+  await until(() => ready(friend), (status) => status === 200);
+  assertEquals((await answer(friend.url, { method: "PUT", body: "hello" }))[0], 200);
+  assertEquals(await answer(friend.url), [200, "hello"]);
+  await until(
+    () => Promise.resolve(stranger.stderr().match(/a worker of another host does not answer/g)?.length),
+    (times) => times === 2,
+  );
+  assertEquals([await ready(stranger), (await answer(stranger.url))[0]], [503, 503]);
+  assertEquals(services.stderr().includes("worker lost"), false);
 });
 
 async function registered(address: string, service: string): Promise<string[]> {

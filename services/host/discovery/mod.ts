@@ -103,6 +103,8 @@ function watchHealth(
   const underWay = new Set<string>();
   // Raised after each failure, so that the next check opens a new channel.
   const attempts = new Map<string, number>();
+  /** Of whose silence the log has been told. */
+  const silent = new Set<string>();
 
   async function ask(peer: Peer): Promise<void> {
     const { name } = peer;
@@ -119,16 +121,20 @@ function watchHealth(
     }
     underWay.delete(name);
     const state = book.checked(name, answered);
-    if (state === "down") {
+    if (state === "up") {
+      silent.delete(name);
+      log.info("a worker of another host answers", { peer: name });
+    } else if (!answered && (state ?? peer.state) === "down" && !silent.has(name)) {
+      silent.add(name);
       log.warn("a worker of another host does not answer", { peer: name, error: problem });
     }
-    if (state === "up") log.info("a worker of another host answers", { peer: name });
   }
 
   const timer = setInterval(() => {
     const peers = book.peers();
     const names = new Set(peers.map(({ name }) => name));
     for (const name of attempts.keys()) if (!names.has(name)) attempts.delete(name);
+    for (const name of silent) if (!names.has(name)) silent.delete(name);
     for (const peer of peers) void ask(peer);
   }, discovery.checkIntervalMs);
   return {
