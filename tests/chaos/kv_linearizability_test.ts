@@ -28,12 +28,8 @@ const BACK_DEADLINE_MS = 30_000;
 
 const seed = Number(Deno.env.get("AETHERFLOW_SIM_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0]);
 
-/** A gRPC client that was refused a connection keeps the timer of its next try for a moment after it was closed. */
-const options = { sanitizeOps: false, sanitizeResources: false };
-
 Deno.test(
   `SIGKILL under load keeps histories linearizable and watches whole, ${PROCESS_KILLS} times`,
-  options,
   async () => {
     const random = new SimRandom(seed, "process");
     const data = await Deno.makeTempDir({ prefix: "aetherflow-linear-" });
@@ -66,7 +62,6 @@ Deno.test(
 
 Deno.test(
   `the death of the kv worker under load keeps histories linearizable and watches whole, ${WORKER_KILLS} times`,
-  options,
   async () => {
     const random = new SimRandom(seed, "worker");
     const data = await Deno.makeTempDir({ prefix: "aetherflow-linear-" });

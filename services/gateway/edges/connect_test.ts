@@ -10,6 +10,9 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { Registry } from "prom-client";
 import { ErrorInfoSchema, RetryInfoSchema } from "$proto/google/rpc/error_details_pb.ts";
 import { createMemoryChannelPair } from "../../../transport/channels/memory.ts";
+import { GrpcConnection } from "../../../transport/grpc/connection.ts";
+import { dial } from "../../../transport/grpc/dial.ts";
+import { encodeFields } from "../../../transport/http2/hpack.ts";
 import { createChannelTransport, createRpcServer, startRawCall } from "../../../transport/rpc/mod.ts";
 import { TestMessageSchema, TestService } from "../../../transport/testing/test_service.ts";
 import { Slots } from "../limits/slots.ts";
@@ -665,19 +668,36 @@ Deno.test("JSON answers leave out zeros; unknown fields of newer clients are no 
 
 Deno.test("both ways at full duplex over HTTP/2, and the head comes before the first answer does", async () => {
   await using world = open(ECHO);
-  const { connect: dial } = await import("node:http2");
-  const session = dial(world.url);
-  const stream = session.request({
-    ":method": "POST",
-    ":path": "/aetherflow.test.v1.TestService/Chat",
-    "content-type": "application/connect+proto",
+  const { hostname, port } = new URL(world.url);
+  const socket = await dial(`${hostname}:${port}`, undefined, new AbortController().signal);
+  const ended = Promise.withResolvers<void>();
+  const connection = new GrpcConnection(socket, {
+    clock: { now: () => performance.now() },
+    keepaliveTimeMs: 0,
+    keepaliveTimeoutMs: 0,
+    onReady() {},
+    onClosing() {},
+    onEnd: ended.resolve,
   });
   const chunks: Uint8Array[] = [];
   let wake = () => {};
-  stream.on("data", (chunk: Uint8Array) => {
-    chunks.push(chunk);
-    wake();
-  });
+  const head = encodeFields([
+    [":method", "POST"],
+    [":scheme", "http"],
+    [":path", "/aetherflow.test.v1.TestService/Chat"],
+    [":authority", `${hostname}:${port}`],
+    ["content-type", "application/connect+proto"],
+  ]);
+  const stream = connection.http2.open(head, {
+    onHead() {},
+    onBody(chunk) {
+      chunks.push(chunk);
+      wake();
+    },
+    onBodyEnd() {},
+    onReset() {},
+    onWritable() {},
+  })!;
   const received = async (bytes: number) => {
     while (chunks.reduce((sum, each) => sum + each.length, 0) < bytes) {
       await new Promise<void>((resolve) => wake = resolve);
@@ -692,5 +712,6 @@ Deno.test("both ways at full duplex over HTTP/2, and the head comes before the f
   stream.end();
   const whole = await received(2 * ONE.length + 7);
   assertEquals(new TextDecoder().decode(whole.subarray(2 * ONE.length + 5)), "{}");
-  await new Promise<void>((resolve) => session.close(resolve));
+  connection.shutdown();
+  await ended.promise;
 });
