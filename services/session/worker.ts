@@ -28,7 +28,7 @@ runWorker({
       count: () => service.count(),
     });
     rpc.service(SessionService, handlers);
-    const auth = await serveAuth(context, service);
+    const auth = await serveAuth(context, service, makePrivate);
     const sweep = setInterval(() => {
       service.sweep().catch((error) => log.error("the sweep failed", { error }));
     }, config.sweepIntervalMs);
@@ -48,6 +48,11 @@ runWorker({
 
 function pause(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
+}
+
+/** Makes a file that only its owner may read, if it is not there. */
+async function makePrivate(path: string): Promise<void> {
+  (await Deno.open(path, { create: true, write: true, mode: 0o600 })).close();
 }
 
 /** The store of the configuration. */

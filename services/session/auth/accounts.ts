@@ -310,7 +310,7 @@ export class Accounts {
       const { changes, result } = await plan();
       if (changes.length === 0 || await this.#deps.records.commit(changes)) return result;
     }
-    throw new AuthError("conflict", undefined, 1);
+    throw new AuthError("conflict", undefined, { retryAfterS: 1 });
   }
 
   #read<T>(record: StoredRecord | undefined): T | undefined {

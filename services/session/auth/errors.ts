@@ -34,6 +34,7 @@ export const AUTH_ERRORS = {
     code: Code.FailedPrecondition,
     text: "auth: tokens are signed with session.auth.hs256Secret: change it in the configuration",
   },
+  unavailable: { code: Code.Unavailable, text: "auth: users and keys cannot be read or changed" },
   conflict: { code: Code.Aborted, text: "auth: others change the same users: try again" },
 } as const satisfies Record<string, Outcome>;
 
@@ -44,9 +45,17 @@ export type AuthErrorKind = keyof typeof AUTH_ERRORS;
 export class AuthError extends Error {
   override readonly name = "AuthError";
 
-  /** `detail` is added after the table's text; `retryAfterS` says when the same may succeed. */
-  constructor(readonly kind: AuthErrorKind, detail?: string, readonly retryAfterS?: number) {
-    super(detail === undefined ? AUTH_ERRORS[kind].text : `${AUTH_ERRORS[kind].text}: ${detail}`);
+  /** When the same may succeed, in seconds. */
+  readonly retryAfterS: number | undefined;
+
+  /** `detail` is added after the table's text. */
+  constructor(
+    readonly kind: AuthErrorKind,
+    detail?: string,
+    options: ErrorOptions & { readonly retryAfterS?: number } = {},
+  ) {
+    super(detail === undefined ? AUTH_ERRORS[kind].text : `${AUTH_ERRORS[kind].text}: ${detail}`, options);
+    this.retryAfterS = options.retryAfterS;
   }
 }
 

@@ -129,7 +129,7 @@ export class RefreshTokens {
         return { session, token: this.#token(session, key, successor, expiresAtMs), isRepeat: false };
       }
     }
-    throw new AuthError("conflict", undefined, 1);
+    throw new AuthError("conflict", undefined, { retryAfterS: 1 });
   }
 
   async #find(text: string) {

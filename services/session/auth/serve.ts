@@ -7,9 +7,10 @@ import {
 } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import type { WorkerContext } from "../../runtime/worker_context.ts";
-import type { SessionConfig } from "../config.ts";
+import { redisAddresses, type SessionConfig } from "../config.ts";
 import type { SessionService } from "../service.ts";
 import { MemoryRecords } from "../stores/records_memory.ts";
+import { openRedisRecords } from "../stores/records_redis.ts";
 import { openSqliteRecords, RECORDS_FILE } from "../stores/records_sqlite.ts";
 import { createAuthMetrics } from "./metrics.ts";
 import { createAuthModule, sessionsOf } from "./mod.ts";
@@ -24,15 +25,17 @@ const PASSWORD_TIMEOUT_MS = 15_000;
  *  looked for. */
 const PASSWORD_START = { forMs: 20_000, everyMs: 100 };
 
-/** Serves AuthService, UserService and CredentialService.
+/** Serves AuthService, UserService and CredentialService. `makePrivate` makes a file that nobody else of the machine may
+ *  read, if it is not there: it will hold the keys that sign tokens.
  *  @throws {SqliteError}; {Error} that says what to set when nobody could sign in. */
 export async function serveAuth(
   context: WorkerContext,
   service: SessionService,
+  makePrivate: (path: string) => Promise<void>,
 ): Promise<{ close(): Promise<void> }> {
   const config = context.config as SessionConfig;
   const { log, metrics, random, clock, rpc, peers } = context;
-  const records = openRecords(context);
+  const records = await openRecords(context, makePrivate);
   const { handlers, tick, close } = await createAuthModule({
     config: config.auth,
     absoluteTimeoutMs: config.absoluteTimeoutMs,
@@ -62,15 +65,27 @@ export async function serveAuth(
   };
 }
 
-function openRecords({ config, dataDirectory }: WorkerContext): RecordStore {
-  const { engine } = config as SessionConfig;
+async function openRecords(
+  { config, dataDirectory, log }: WorkerContext,
+  makePrivate: (path: string) => Promise<void>,
+): Promise<RecordStore> {
+  const { engine, redis } = config as SessionConfig;
   switch (engine) {
     case "memory":
       return new MemoryRecords();
-    case "sqlite":
-      return openSqliteRecords({ path: `${dataDirectory}/${RECORDS_FILE}` });
+    case "sqlite": {
+      const path = `${dataDirectory}/${RECORDS_FILE}`;
+      await makePrivate(path);
+      return openSqliteRecords({ path });
+    }
     case "redis":
-      throw new Error("redis: not wired");
+      return await openRedisRecords({
+        ...redis,
+        nodes: redisAddresses(config as SessionConfig),
+        onState: (isReady, reason) => {
+          if (!isReady) log.error("the connection to Redis, for users, is lost", { reason });
+        },
+      });
   }
 }
 

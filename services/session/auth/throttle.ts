@@ -45,7 +45,8 @@ export class Throttle {
     const full = counted.filter(({ count }) => count >= this.#failuresMax);
     if (full.length > 0) {
       const untilMs = Math.max(...full.map((failures) => failures.untilMs));
-      throw new AuthError("tooManyAttempts", undefined, Math.max(1, Math.ceil((untilMs - now) / 1_000)));
+      const retryAfterS = Math.max(1, Math.ceil((untilMs - now) / 1_000));
+      throw new AuthError("tooManyAttempts", undefined, { retryAfterS });
     }
     for (const failures of counted) failures.count++;
     let counts = true;

@@ -1,5 +1,6 @@
 /** Records in an embedded database, with all of them in memory too: every request looks some up, few change any. */
 import { openDatabase } from "../../../storage/sqlite/mod.ts";
+import { AuthError } from "../auth/errors.ts";
 import type { RecordStore, StoredRecord } from "../auth/records.ts";
 import { type CommittedRecords, MemoryRecords } from "./records_memory.ts";
 
@@ -15,10 +16,13 @@ const PAGE_BYTES = 4_096;
 
 /** Opens (or makes) the file. Each commit is synced before it is seen or acknowledged, whatever sessions promise: users
  *  change rarely, and what was revoked must stay revoked.
+ *  `maxPages` is for tests of a full file.
  *  @throws {SqliteError} */
-export function openSqliteRecords(options: { readonly path: string }): RecordStore {
+export function openSqliteRecords(
+  options: { readonly path: string; readonly maxPages?: number },
+): RecordStore {
   const database = openDatabase({
-    path: options.path,
+    ...options,
     applicationId: APPLICATION_ID,
     formatVersion: FORMAT_VERSION,
     pageBytes: PAGE_BYTES,
@@ -49,7 +53,7 @@ export function openSqliteRecords(options: { readonly path: string }): RecordSto
       database.commit();
     } catch (error) {
       database.rollback();
-      throw error;
+      throw new AuthError("unavailable", "the database failed", { cause: error });
     }
   }
 
