@@ -17,6 +17,18 @@ import {
 
 /** Scripts of these records: the client must know them. */
 export const RECORD_SCRIPTS: Readonly<Record<string, RedisScript>> = {
+  recordsGet: { keys: 1, lua: "return redis.call('HGET', KEYS[1], ARGV[1])" },
+  // ARGV: where keys begin and end, how many. Answers key, text, key, text …
+  recordsList: {
+    keys: 2,
+    lua: `
+local found = {}
+for _, key in ipairs(redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], ARGV[2], 'LIMIT', 0, ARGV[3])) do
+  found[#found + 1] = key
+  found[#found + 1] = redis.call('HGET', KEYS[1], key)
+end
+return found`,
+  },
   // ARGV: four for each change: key, expected version, what to do (keep, set, remove), value.
   recordsCommit: {
     keys: 3,
@@ -65,7 +77,7 @@ class RedisRecords implements RecordStore {
   }
 
   async get(key: string): Promise<StoredRecord | undefined> {
-    const text = await answered(this.#client.send("hget", [this.#records, key])) as string | null;
+    const text = await answered(this.#client.run("recordsGet", [this.#records], [key])) as string | null;
     return text === null ? undefined : parse(key, text);
   }
 
@@ -74,13 +86,13 @@ class RedisRecords implements RecordStore {
       throw new RangeError(`Cannot list: limit must be 1..${LIST_MAX}, got ${limit}`);
     }
     const from = after >= prefix ? `(${after}` : `[${prefix}`;
-    const keys = await answered(
-      this.#client.send("zrangebylex", [this.#index, from, `(${endOf(prefix)}`, "LIMIT", 0, limit]),
-    ) as string[];
-    if (keys.length === 0) return [];
-    const texts = await answered(this.#client.send("hmget", [this.#records, ...keys])) as (string | null)[];
-    // One may have been removed since its key was read.
-    return keys.flatMap((key, i) => texts[i] === null ? [] : [parse(key, texts[i]!)]);
+    const answer = this.#client.run("recordsList", [this.#records, this.#index], [
+      from,
+      `(${endOf(prefix)}`,
+      limit,
+    ]);
+    const found = await answered(answer) as string[];
+    return Array.from({ length: found.length / 2 }, (_, i) => parse(found[2 * i]!, found[2 * i + 1]!));
   }
 
   async commit(changes: readonly RecordChange[]): Promise<boolean> {
