@@ -2,7 +2,7 @@
  *  whoever asks while there is none is told so at once. */
 import "./no_environment.ts";
 import { Cluster, Redis } from "ioredis";
-import { RedisError, redisErrorOf } from "./errors.ts";
+import { RedisError } from "./errors.ts";
 
 /** Where to connect, and as whom. */
 export interface RedisClientOptions {
@@ -40,9 +40,9 @@ const RETRY_MAX_MS = 1_000;
 export interface RedisClient {
   /** Whether commands can be sent now. */
   readonly isReady: boolean;
-  /** Sends a command; its answer as ioredis has it, texts for bulk strings. @throws {RedisError} */
-  send(command: string, ...args: RedisArgument[]): Promise<unknown>;
-  /** Runs a script, sending its text only to servers that do not know it. @throws {RedisError} */
+  /** Sends a command; its answer as ioredis has it, texts for bulk strings. Rejects with what `redisErrorOf` understands. */
+  send(command: string, args: readonly RedisArgument[]): Promise<unknown>;
+  /** Runs a script, sending its text only to servers that do not know it. Rejects as `send` does. */
   run(script: string, keys: readonly string[], args: readonly RedisArgument[]): Promise<unknown>;
   /** Ends the connection; what is under way is told `unavailable`. Idempotent. */
   close(): Promise<void>;
@@ -91,7 +91,7 @@ class Client implements RedisClient {
     });
   }
 
-  send(command: string, ...args: RedisArgument[]): Promise<unknown> {
+  send(command: string, args: readonly RedisArgument[]): Promise<unknown> {
     return this.#call(command, args);
   }
 
@@ -104,7 +104,8 @@ class Client implements RedisClient {
     this.#isClosed = true;
     this.isReady = false;
     const { status } = this.#redis;
-    const ended = status === "end"
+    // Between two attempts to connect there is nothing to end, and nothing tells of an end.
+    const ended = status === "end" || status === "reconnecting"
       ? Promise.resolve()
       : new Promise<void>((resolve) => this.#redis.once("end", () => resolve()));
     this.#redis.disconnect();
@@ -114,12 +115,8 @@ class Client implements RedisClient {
   #call(name: string, args: readonly RedisArgument[]): Promise<unknown> {
     if (!this.isReady) return Promise.reject(new RedisError("unavailable", this.#reason));
     const redis = this.#redis as unknown as Record<string, (...args: RedisArgument[]) => Promise<unknown>>;
-    return redis[name]!(...args).catch(rethrow);
+    return redis[name]!(...args);
   }
-}
-
-function rethrow(cause: unknown): never {
-  throw redisErrorOf(cause);
 }
 
 function connect({ nodes, cluster, username, password, database }: RedisClientOptions): Redis | Cluster {

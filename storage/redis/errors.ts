@@ -14,8 +14,9 @@ export class RedisError extends Error {
 /** What servers say that cannot serve now: while they load, have no memory, are replicas or parts of a broken cluster. */
 const FOR_NOW = /^(LOADING|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|MISCONF|NOSCRIPT)\b/;
 
-/** A RedisError for what ioredis rejected with. */
+/** A RedisError for what a client rejected with. Not made for every answer, since that would cost each one a promise. */
 export function redisErrorOf(cause: unknown): RedisError {
+  if (cause instanceof RedisError) return cause;
   const message = cause instanceof Error ? cause.message : String(cause);
   const isAnswer = cause instanceof Error && cause.name === "ReplyError";
   const code = isAnswer && !FOR_NOW.test(message) ? "refused" : "unavailable";

@@ -6,4 +6,4 @@ export {
   type RedisClientOptions,
   type RedisScript,
 } from "./client.ts";
-export { RedisError, type RedisErrorCode } from "./errors.ts";
+export { RedisError, type RedisErrorCode, redisErrorOf } from "./errors.ts";

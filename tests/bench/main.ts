@@ -15,6 +15,7 @@ const MODULES = [
   "kv/etcd_bench.ts",
   "kv/grpc_bench.ts",
   "kv/watch_bench.ts",
+  "session/session_bench.ts",
   "gateway/gateway_bench.ts",
   "product/http_bench.ts",
   "product/start_bench.ts",

@@ -1,14 +1,16 @@
 /** Sessions in Redis, which several workers may share. Every change is one script, so that it happens whole or not at all, and
  *  every answer is Redis's: what one worker ended, no other finds.
  *
- *  Uses of one session within a few seconds are one write (USE_LAG_MAX_MS, at most a tenth of the idle timeout); the times
+ *  Uses of one session within five seconds, or a tenth of its idle timeout, are one write; the times
  *  told are those that hold, so a session may run out that much sooner after its last use. Durability is Redis's. */
 import { Buffer } from "node:buffer";
+import { redisErrorOf } from "../../../storage/redis/errors.ts";
 import type { RedisArgument, RedisClient } from "../../../storage/redis/mod.ts";
 import { SessionError } from "../errors.ts";
-import { expiryOf, type Session, type SessionStats } from "../session.ts";
+import { expiryOf, type Session } from "../session.ts";
 import { LIVE_STATES, type SessionState } from "../state.ts";
 import {
+  type Awaitable,
   type CreateResult,
   EVICTED,
   type Hidden,
@@ -37,9 +39,17 @@ export interface RedisStoreOptions {
 /** Attempts of an update that others are faster than. */
 const UPDATE_ATTEMPTS_MAX = 100;
 
-/** A session as scripts answer it: kind, id, d, state, last use, idle timeout, absolute end, user, connection, revision. */
-type Row = readonly string[];
-const ID = 1, REVISION = 9;
+/** Longest time within which uses of a session are one write, in milliseconds. */
+const USE_LAG_MAX_MS = 5_000;
+/** Part of its idle timeout that this may be at most. */
+const USE_LAG_SHARE = 10;
+
+/** A session as scripts answer it. */
+type Row = readonly [kind: string, id: string, d: string, state: SessionState, lastActive: string];
+
+/** A session as it is read. */
+type Hash = readonly [d: string | null, state: SessionState, lastActive: string, revision: string];
+const REVISION = 3;
 
 /** What `d` holds. */
 type Fields = readonly [
@@ -49,6 +59,10 @@ type Fields = readonly [
   createdAtMs: number,
   metadata: Readonly<Record<string, string>>,
   stats: string | null,
+  idleTimeoutMs: number,
+  endsAtMs: number,
+  userId: string,
+  connectionId: string,
 ];
 
 /** A store on a client whose scripts are SESSION_SCRIPTS; the client becomes the store's to close. */
@@ -104,22 +118,24 @@ class RedisStore implements SessionStore {
     return result;
   }
 
-  async get(id: string, nowMs: number): Promise<Session | undefined> {
-    const row = await this.#find(id, nowMs);
-    return row === undefined ? undefined : sessionOf(row);
+  get(id: string, nowMs: number): Promise<Session | undefined> {
+    return this.#read(id).then((hash) => this.#live(id, hash, nowMs));
   }
 
-  async getByToken(tokenHash: string, nowMs: number): Promise<Session | undefined> {
-    const id = await this.#send("get", this.#tokenKey(tokenHash)) as string | null;
-    return id === null ? undefined : await this.get(id, nowMs);
+  getByToken(tokenHash: string, nowMs: number): Promise<Session | undefined> {
+    return this.#idOf(tokenHash).then((id) => id === null ? undefined : this.get(id, nowMs));
   }
 
   use(id: string, nowMs: number): Promise<Session | undefined> {
-    return this.#use(this.#sessionKey(id), nowMs, id, "");
+    return this.#read(id).then((hash) => {
+      const session = this.#live(id, hash, nowMs);
+      if (session === undefined || session instanceof Promise || !isDue(session, nowMs)) return session;
+      return this.#use(id, nowMs);
+    });
   }
 
   useByToken(tokenHash: string, nowMs: number): Promise<Session | undefined> {
-    return this.#use(this.#tokenKey(tokenHash), nowMs, "", tokenHash);
+    return this.#idOf(tokenHash).then((id) => id === null ? undefined : this.use(id, nowMs));
   }
 
   async update(
@@ -128,13 +144,14 @@ class RedisStore implements SessionStore {
     change: (session: Session) => Session,
   ): Promise<Session | undefined> {
     for (let attempt = 0; attempt < UPDATE_ATTEMPTS_MAX; attempt++) {
-      const row = await this.#find(id, nowMs);
-      if (row === undefined) return undefined;
-      const session = change(sessionOf(row));
+      const hash = await this.#read(id);
+      const found = await this.#live(id, hash, nowMs);
+      if (found === undefined) return undefined;
+      const session = change(found);
       this.#writes++;
       const [done, changes] = await this.#run("sessionUpdate", this.#sessionKey(id), nowMs, [
         id,
-        row[REVISION]!,
+        hash[REVISION],
         fieldsText(session),
         session.state,
       ]) as [number, Row[]];
@@ -249,30 +266,42 @@ class RedisStore implements SessionStore {
     return this.#client.close();
   }
 
-  async #find(id: string, nowMs: number): Promise<Row | undefined> {
-    const [row, changes] = await this.#run("sessionFind", this.#sessionKey(id), nowMs, [id]) as [
-      Row | null,
-      Row[],
-    ];
-    this.#tell(changes, "");
-    return row ?? undefined;
+  #read(id: string): Promise<Hash> {
+    return this.#send("hmget", this.#sessionKey(id), "d", "s", "a", "r") as Promise<Hash>;
   }
 
-  async #use(key: string, nowMs: number, id: string, tokenHash: string): Promise<Session | undefined> {
-    const [changedState, row, changes] = await this.#run("sessionUse", key, nowMs, [id, tokenHash]) as [
+  #idOf(tokenHash: string): Promise<string | null> {
+    return this.#send("get", this.#tokenKey(tokenHash)) as Promise<string | null>;
+  }
+
+  /** The session that was read, if its time is not up; else it is removed. */
+  #live(id: string, [d, state, lastActive]: Hash, nowMs: number): Awaitable<Session | undefined> {
+    if (d === null) return undefined;
+    const session = sessionOf(id, d, state, lastActive);
+    return session.expiresAtMs > nowMs ? session : this.#expireOne(id, nowMs);
+  }
+
+  async #expireOne(id: string, nowMs: number): Promise<undefined> {
+    const changes = await this.#run("sessionExpireOne", this.#sessionKey(id), nowMs, [id]);
+    this.#tell(changes as Row[], "");
+  }
+
+  async #use(id: string, nowMs: number): Promise<Session | undefined> {
+    this.#writes++;
+    const [changedState, row, changes] = await this.#run("sessionUse", this.#sessionKey(id), nowMs, [id]) as [
       number,
       Row | null,
       Row[],
     ];
     this.#tell(changes, "");
     if (row === null) return undefined;
-    const session = sessionOf(row);
+    const session = rowSession(row);
     if (changedState === 1) this.onChange("updated", session, "");
     return session;
   }
 
   async #group(key: string, nowMs: number): Promise<Session[]> {
-    return (await this.#run("sessionGroup", key, nowMs, []) as Row[]).map(sessionOf);
+    return (await this.#run("sessionGroup", key, nowMs, []) as Row[]).map(rowSession);
   }
 
   async #walk(
@@ -291,7 +320,7 @@ class RedisStore implements SessionStore {
         limit + 1 - sessions.length,
         state ?? "",
       ]) as [Row[], string | null];
-      for (const row of rows) sessions.push(sessionOf(row));
+      for (const row of rows) sessions.push(rowSession(row));
       from = last;
     }
     return { sessions: sessions.slice(0, limit), more: sessions.length > limit, total };
@@ -303,8 +332,8 @@ class RedisStore implements SessionStore {
 
   #tell(changes: readonly Row[], reason: string): void {
     for (const row of changes) {
-      if (row[0] === "expired") this.onChange("expired", sessionOf(row), "");
-      else this.onChange("ended", sessionOf(row), reason);
+      if (row[0] === "expired") this.onChange("expired", rowSession(row), "");
+      else this.onChange("ended", rowSession(row), reason);
     }
   }
 
@@ -314,25 +343,28 @@ class RedisStore implements SessionStore {
     nowMs: number,
     args: readonly RedisArgument[],
   ): Promise<unknown> {
-    return await this.#timed(this.#client.run(script, [key], [this.#base, nowMs, ...args]));
-  }
-
-  async #send(command: string, ...args: RedisArgument[]): Promise<unknown> {
-    return await this.#timed(this.#client.send(command, ...args));
-  }
-
-  async #timed(answer: Promise<unknown>): Promise<unknown> {
     const startedMs = this.#options.clock.now();
     try {
-      const value = await answer;
+      const answer = await this.#client.run(script, [key], [this.#base, nowMs, ...args]);
       this.#answers++;
       this.#answerMs += this.#options.clock.now() - startedMs;
-      return value;
+      return answer;
     } catch (error) {
-      this.#failures++;
-      throw new SessionError("unavailable", (error as Error).message, { cause: error });
+      return this.#refuse(error);
     }
   }
+
+  #send(command: string, ...args: RedisArgument[]): Promise<unknown> {
+    return this.#client.send(command, args).catch(this.#refuse);
+  }
+
+  readonly #refuse = (cause: unknown): never => {
+    this.#failures++;
+    const error = redisErrorOf(cause);
+    // Refused for good is a fault of ours, or of who may write these keys.
+    if (error.code === "refused") throw error;
+    throw new SessionError("unavailable", error.message, { cause: error });
+  };
 
   #sessionKey(id: string): string {
     return `${this.#base}:s:${id}`;
@@ -351,43 +383,50 @@ class RedisStore implements SessionStore {
   }
 }
 
-function fieldsText({ clientIp, clientPort, serverAddr, createdAtMs, metadata, stats }: Session): string {
+/** Whether a use has to be written: it changes the state, or the last one that was written is too long ago. */
+function isDue({ state, lastActiveMs, idleTimeoutMs }: Session, nowMs: number): boolean {
+  if (state !== "active") return state !== "disconnecting";
+  return nowMs - lastActiveMs >= Math.min(USE_LAG_MAX_MS, Math.floor(idleTimeoutMs / USE_LAG_SHARE));
+}
+
+function fieldsText(session: Session): string {
   const fields: Fields = [
-    clientIp,
-    clientPort,
-    serverAddr,
-    createdAtMs,
-    metadata,
-    stats === undefined ? null : statsText(stats),
+    session.clientIp,
+    session.clientPort,
+    session.serverAddr,
+    session.createdAtMs,
+    session.metadata,
+    session.stats === undefined ? null : statsText(session.stats),
+    session.idleTimeoutMs,
+    session.endsAtMs,
+    session.userId,
+    session.connectionId,
   ];
   return JSON.stringify(fields);
 }
 
-function sessionOf(row: Row): Session {
-  const [, , d, state, active, idle, ends, userId, connectionId] = row as unknown as readonly [
-    string,
-    string,
-    string,
-    SessionState,
-    ...string[],
-  ];
-  const [clientIp, clientPort, serverAddr, createdAtMs, metadata, stats] = JSON.parse(d) as Fields;
-  const lastActiveMs = Number(active), idleTimeoutMs = Number(idle), endsAtMs = Number(ends);
+function rowSession([, id, d, state, lastActive]: Row): Session {
+  return sessionOf(id, d, state, lastActive);
+}
+
+function sessionOf(id: string, d: string, state: SessionState, lastActive: string): Session {
+  const fields = JSON.parse(d) as Fields;
+  const lastActiveMs = Number(lastActive), idleTimeoutMs = fields[6], endsAtMs = fields[7];
   return {
-    id: row[ID]!,
-    userId: userId!,
-    connectionId: connectionId!,
-    clientIp,
-    clientPort,
-    serverAddr,
+    id,
+    userId: fields[8],
+    connectionId: fields[9],
+    clientIp: fields[0],
+    clientPort: fields[1],
+    serverAddr: fields[2],
     state,
-    createdAtMs,
+    createdAtMs: fields[3],
     lastActiveMs,
     idleTimeoutMs,
     endsAtMs,
     expiresAtMs: expiryOf(lastActiveMs, idleTimeoutMs, endsAtMs),
-    metadata,
-    stats: stats === null ? undefined : parseStats(stats) satisfies SessionStats,
+    metadata: fields[4],
+    stats: fields[5] === null ? undefined : parseStats(fields[5]),
   };
 }
 

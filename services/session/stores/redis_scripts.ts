@@ -5,8 +5,8 @@
  *
  *  | key         | what                                                                                        |
  *  | ----------- | ------------------------------------------------------------------------------------------- |
- *  | B:s:<id>    | hash: d the fields that change together, as JSON · s state · a last use · i idle timeout · n absolute end |
- *  |             | · u user · c connection · t token hash · h hidden part · v its version · r revision of d and s |
+ *  | B:s:<id>    | hash: d all that needs no script, as JSON · s state · a last use · r revision of d and s · h hidden part · v its |
+ *  |             | version; for scripts also: i idle timeout · n absolute end · u user · c connection · t token hash |
  *  | B:t:<hash>  | id of the token's session                                                                   |
  *  | B:x         | sorted set: ids by the time they run out at                                                 |
  *  | B:l         | sorted set: ids alone, in their order                                                       |
@@ -21,12 +21,6 @@ import type { RedisScript } from "../../../storage/redis/mod.ts";
 
 /** How long a session's keys stay after it ran out, if nobody sweeps. */
 export const GRACE_MS = 3_600_000;
-
-/** Longest time within which uses of a session are one write, in milliseconds. */
-export const USE_LAG_MAX_MS = 5_000;
-
-/** Part of its idle timeout that this may be at most. */
-const USE_LAG_SHARE = 10;
 
 const COMMON = `
 local B = ARGV[1]
@@ -59,7 +53,7 @@ local function drop(id, f)
 end
 
 local function told(kind, id, f)
-  return {kind, id, f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[9]}
+  return {kind, id, f[1], f[2], f[3]}
 end
 
 -- The session if its time is not up; else what ran out is put into changes.
@@ -121,35 +115,31 @@ schedule(id, f)
 return {'created', changes}
 `;
 
-/** KEYS: the session's or the token's. ARGV: B, now, id or "", token hash or "". Answers the session, if any, whether its state
- *  changed, and the changes. */
+/** KEYS: the session's. ARGV: B, now, id. Uses the session, which the caller found in need of it. Answers the session, if any,
+ *  whether its state changed, and the changes. */
 const USE = `${COMMON}
 local id, changes = ARGV[3], {}
-if id == '' then id = redis.call('GET', KEYS[1]) end
-if not id then return {0, false, changes} end
 local f = live(id, changes)
-if not f or (ARGV[4] ~= '' and f[8] ~= ARGV[4]) then return {0, false, changes} end
+if not f then return {0, false, changes} end
 local state = f[2]
-if state == 'disconnecting' then return {0, told('used', id, f), changes} end
-local lag = math.min(${USE_LAG_MAX_MS}, math.floor(tonumber(f[4]) / ${USE_LAG_SHARE}))
-if state == 'active' and now - tonumber(f[3]) < lag then return {0, told('used', id, f), changes} end
+if state == 'disconnecting' or tonumber(f[3]) > now then return {0, told('used', id, f), changes} end
 f[3] = ARGV[2]
-redis.call('HSET', B..':s:'..id, 'a', f[3])
+redis.call('HSET', KEYS[1], 'a', f[3])
 if state ~= 'active' then
   f[2] = 'active'
-  f[9] = redis.call('HINCRBY', B..':s:'..id, 'r', 1)
-  redis.call('HSET', B..':s:'..id, 's', 'active')
+  redis.call('HINCRBY', KEYS[1], 'r', 1)
+  redis.call('HSET', KEYS[1], 's', 'active')
   redis.call('ZREM', B..':f:'..state, id)
 end
 schedule(id, f)
 return {state ~= 'active' and 1 or 0, told('used', id, f), changes}
 `;
 
-/** KEYS: the session's. ARGV: B, now, id. Answers the session, if any, and the changes. */
-const FIND = `${COMMON}
+/** KEYS: the session's. ARGV: B, now, id. Answers the changes: that it ran out, if it did. */
+const EXPIRE_ONE = `${COMMON}
 local changes = {}
-local f = live(ARGV[3], changes)
-return {f and told('found', ARGV[3], f) or false, changes}
+live(ARGV[3], changes)
+return changes
 `;
 
 /** KEYS: the session's. ARGV: B, now, id, revision, d, state. Answers 1; 0 when the revision has moved; -1 when it is gone. */
@@ -255,7 +245,7 @@ return {1, changes}
 export const SESSION_SCRIPTS = {
   sessionCreate: { lua: CREATE, keys: 1 },
   sessionUse: { lua: USE, keys: 1 },
-  sessionFind: { lua: FIND, keys: 1 },
+  sessionExpireOne: { lua: EXPIRE_ONE, keys: 1 },
   sessionUpdate: { lua: UPDATE, keys: 1 },
   sessionEnd: { lua: END, keys: 1 },
   sessionRevoke: { lua: REVOKE, keys: 1 },
