@@ -68,6 +68,7 @@ class Collector implements AsyncDisposable {
 Deno.test("a request is one connected trace from the gateway to the store", async () => {
   await using collector = new Collector();
   await using product = await startProduct({
+    keeper: true,
     args: [
       "--set",
       `telemetry.otlp.endpoint=${collector.url}`,
