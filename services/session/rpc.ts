@@ -22,6 +22,7 @@ import {
 import { formatGuuid, parseGuuid } from "../runtime/guuid.ts";
 import { principalOf } from "../runtime/principal.ts";
 import { mayTouch, ownerOf, userMeant } from "./access.ts";
+import { hiddenOf } from "./auth/vouched.ts";
 import { SessionError } from "./errors.ts";
 import type { SessionEvent, SessionEventType } from "./events.ts";
 import { mapped, toConnectError } from "./rpc_errors.ts";
@@ -130,8 +131,10 @@ async function createSession(
   request: CreateSessionRequest,
   principal: Principal | undefined,
 ): Promise<CreateSessionResponse> {
+  const userId = ownerOf(principal, request.userId);
   const { session, token } = await service.create({
-    userId: ownerOf(principal, request.userId),
+    userId,
+    hidden: hiddenOf(principal, userId),
     clientIp: request.clientIp,
     clientPort: request.clientPort,
     serverAddr: request.serverAddr,

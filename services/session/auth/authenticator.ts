@@ -10,6 +10,7 @@ import type { PasswordChecks } from "./password_checks.ts";
 import { digest, isSame, SECRET_BYTES, toBase64Url } from "./secrets.ts";
 import type { Sessions } from "./sessions.ts";
 import type { Throttle } from "./throttle.ts";
+import { isVouched } from "./vouched.ts";
 
 /** What begins every API key. */
 export const API_KEY_PREFIX = "afk_";
@@ -57,10 +58,12 @@ export class Authenticator {
     return await this.#bySession(session);
   }
 
-  /** A token of SessionService. */
+  /** A token of SessionService, of a session that stands for its user. */
   async bySessionToken(token: string): Promise<Authenticated> {
-    const session = await this.#deps.sessions.useByToken(token);
-    if (session === undefined) throw new AuthError("badCredential");
+    const { sessions } = this.#deps;
+    const session = await sessions.useByToken(token);
+    const hidden = session === undefined ? undefined : await sessions.readHidden(session.id);
+    if (session === undefined || !isVouched(hidden?.bytes)) throw new AuthError("badCredential");
     return await this.#bySession(session);
   }
 

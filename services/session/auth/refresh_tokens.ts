@@ -16,6 +16,8 @@ import type { Sessions } from "./sessions.ts";
 export const REFRESH_PREFIX = "afr_";
 
 const TAG_BYTES = 16;
+/** `{`: hidden parts that begin otherwise are no families. */
+const FAMILY_START = 0x7b;
 const FORM = /^afr_([0-7][0-9A-HJKMNP-TV-Z]{25})_([A-Za-z0-9_-]{64})$/;
 /** Spent tokens of a family that still give their successor. Within the grace time, a client that refreshes more often
  *  than that does not share its token with a slower one. */
@@ -139,7 +141,7 @@ export class RefreshTokens {
     const session = await sessions.get(parsed.sessionId);
     const hidden = await sessions.readHidden(parsed.sessionId);
     // Sessions that no login opened have no family.
-    if (session === undefined || hidden === undefined || hidden.bytes.length === 0) {
+    if (session === undefined || hidden === undefined || hidden.bytes[0] !== FAMILY_START) {
       throw new AuthError("badRefreshToken");
     }
     return { ...parsed, session, family: decode(hidden.bytes), version: hidden.version };

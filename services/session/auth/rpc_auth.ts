@@ -73,7 +73,7 @@ export function createAuthHandlers(deps: AuthHandlersDeps): ServiceImpl<typeof A
   }
 
   return {
-    async login(request) {
+    async login(request, context) {
       try {
         const { username, password, clientIp, clientPort, metadata } = request;
         const signedIn = await mapped(() => {
@@ -81,6 +81,9 @@ export function createAuthHandlers(deps: AuthHandlersDeps): ServiceImpl<typeof A
           return logins.login({ username, password, clientIp, clientPort, metadata });
         });
         metrics.login("ok");
+        // ASVS 7.2.4: who signs in anew leaves the session that it came with.
+        const left = principalOf(context.requestHeader)?.sessionId ?? "";
+        if (left !== "") await mapped(() => sessions.end(left, "signed in anew"));
         return {
           $typeName: "aetherflow.auth.v1.LoginResponse",
           ...tokensOf(signedIn),
