@@ -161,7 +161,8 @@ export function createCalls(deps: CallsDeps): Calls {
           caller.attempts,
           caller.upstream,
           plan,
-          (target, timeoutMs) => callUnary(target.transport, rpc, message, { timeoutMs, headers }),
+          (target, timeoutMs) =>
+            callUnary(target.transport, rpc, message, { timeoutMs, headers, signal: exchange.signal }),
         ),
     );
   }

@@ -50,6 +50,8 @@ export interface Exchange {
   answerHeaders: [name: string, value: string][] | undefined;
   requestBytes: number;
   responseBytes: number;
+  /** Ends the calls of a request whose client goes; only where calls may wait long. */
+  signal: AbortSignal | undefined;
   /** Status of an error that is told in an answer whose own status is 200, as streams and gRPC-Web have it. */
   errorStatus: number | undefined;
 }
@@ -165,6 +167,7 @@ export function readExchange(
     answerHeaders: undefined,
     requestBytes: 0,
     responseBytes: 0,
+    signal: undefined,
     errorStatus: undefined,
   };
 }

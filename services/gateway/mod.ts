@@ -20,6 +20,7 @@ import type { GatewayConfig, TlsTexts } from "./config.ts";
 import type { Exchange } from "./exchange.ts";
 import type { GatewayError } from "./problem.ts";
 import { createConnectEdge } from "./edges/connect.ts";
+import { DEPARTURE_AFTER_MS, Departures } from "./edges/departures.ts";
 import { createGrpcEdge } from "./edges/grpc.ts";
 import type { AcceptSocket, TcpListener } from "./edges/grpc/listener.ts";
 import { createHealth } from "./edges/grpc/health.ts";
@@ -135,11 +136,13 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   let cookieOrigins = new Set(config.cors.credentials ? config.cors.origins : []);
   const isAllowedOrigin = (origin: string) => cookieOrigins.has(origin);
   const bodyTimeouts = new TimeoutQueue(config.requestTimeoutMs, clock, timer);
+  const departures = new Departures(new TimeoutQueue(DEPARTURE_AFTER_MS, clock, timer));
   const answering = {
     timer,
     clock,
     metrics,
     bodyLimits: { bytesMax: config.limits.bodyBytes, timeouts: bodyTimeouts },
+    departures,
     streamSlots: new Slots(config.limits.concurrentStreams),
     onFault(error: GatewayError, exchange: Exchange) {
       deps.log.error("stream failed", { requestId: exchange.requestId, path: exchange.path, error });
@@ -348,6 +351,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     await Promise.race([shutdown, pause(timer, Math.max(0, deadlineAtMs - clock.now()), done.signal)]);
     grpc.close();
     bodyTimeouts.close();
+    departures.close();
     authentication.close();
   }
 

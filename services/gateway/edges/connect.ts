@@ -4,6 +4,7 @@ import { Code } from "@connectrpc/connect";
 import { MessageReader } from "../../../transport/grpc/message_reader.ts";
 import type { RawCall, RawCallHandler, RawCallOptions } from "../../../transport/rpc/mod.ts";
 import { fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import type { Departures } from "./departures.ts";
 import { takesSignIn } from "../auth/sign_in.ts";
 import { type Calls, metadata } from "../calls.ts";
 import type { Exchange } from "../exchange.ts";
@@ -28,6 +29,7 @@ export interface ConnectEdgeDeps {
   readonly metrics: GatewayMetrics;
   readonly bodyLimits: BodyLimits;
   readonly streamSlots: Slots;
+  readonly departures: Departures;
   /** Makes a call that takes more than passing bytes on, such as signing in. */
   readonly calls: Pick<Calls, "unary">;
   /** Calls `revoke` when the caller of an open stream may not go on, until the returned function is called. */
@@ -104,7 +106,12 @@ export function createConnectEdge(deps: ConnectEdgeDeps): ConnectEdge {
         message,
         isWhole: true,
       };
-      const outcome = await callOnce((handler) => deps.start(route, handler, options), ignore);
+      let stop = ignore;
+      const outcome = await callOnce(
+        (handler) => deps.start(route, handler, options),
+        (cancel) => stop = deps.departures.watch(request, cancel),
+      );
+      stop();
       const { headers, end } = outcome;
       const error = errorOf(end) ??
         (outcome.message === undefined

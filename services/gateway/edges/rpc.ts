@@ -3,6 +3,7 @@ import { create, type JsonObject, type Message } from "@bufbuild/protobuf";
 import { FieldMaskSchema } from "@bufbuild/protobuf/wkt";
 import type { Calls } from "../calls.ts";
 import type { Exchange } from "../exchange.ts";
+import type { Departures } from "./departures.ts";
 import { type BodyLimits, readBody } from "../limits/body.ts";
 import type { Slots } from "../limits/slots.ts";
 import type { GatewayMetrics } from "../metrics.ts";
@@ -40,6 +41,7 @@ export interface RpcEdgeDeps {
   readonly bodyLimits: BodyLimits;
   readonly heartbeatMs: number;
   readonly streamSlots: Slots;
+  readonly departures: Departures;
   /** Calls `revoke` when the caller of an open stream may not go on, until the returned function is called. */
   follow(exchange: Exchange, revoke: (error: GatewayError) => void): () => void;
   /** Reports a fault that the client is not told the cause of. */
@@ -69,7 +71,10 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
     try {
       if (route.rpc.methodKind === "unary") {
         const message = await readMessage(request, exchange, route);
-        return encodeAnswer(route, exchange, await deps.calls.unary(route, exchange, message));
+        const answer = route.mayWait
+          ? await waitFor(request, exchange, () => deps.calls.unary(route, exchange, message))
+          : await deps.calls.unary(route, exchange, message);
+        return encodeAnswer(route, exchange, answer);
       }
       if (exchange.method === "HEAD") {
         throw new GatewayError("method_not_allowed", "a stream has no HEAD", { allow: route.httpMethod });
@@ -79,6 +84,22 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         : await answerStream(request, exchange, route);
     } catch (error) {
       throw fromServiceError(error, isConditional(route, exchange));
+    }
+  }
+
+  /** A call that may wait long ends when its client goes. */
+  async function waitFor(
+    request: Request,
+    exchange: Exchange,
+    call: () => Promise<Message>,
+  ): Promise<Message> {
+    const gone = new AbortController();
+    exchange.signal = gone.signal;
+    const stop = deps.departures.watch(request, () => gone.abort());
+    try {
+      return await call();
+    } finally {
+      stop();
     }
   }
 

@@ -21,6 +21,7 @@ import { buildRouteTable } from "../routes.ts";
 import { parseMask } from "../transcode.ts";
 import { createManualTimer } from "../testing/harness.ts";
 import { TimeoutQueue } from "../timer.ts";
+import { Departures } from "./departures.ts";
 import { createRpcEdge, type RpcEdge } from "./rpc.ts";
 
 const routes = buildRouteTable(EXPOSED);
@@ -58,6 +59,7 @@ function open(answers: { unary?: Message; stream?: AsyncIterable<Message> } = {}
     bodyLimits: { bytesMax: 1_000_000, timeouts: new TimeoutQueue(1_000, clock, timer) },
     heartbeatMs: 15_000,
     streamSlots: new Slots(10),
+    departures: new Departures(new TimeoutQueue(100, clock, timer)),
     follow: () => () => {},
     onFault() {},
   });

@@ -1,4 +1,5 @@
 /** A call of one answer, as one promise. */
+import { Code } from "@connectrpc/connect";
 import type { RawCall, RawCallHandler, RawEnd } from "../../../../transport/rpc/mod.ts";
 
 /** How a call went. */
@@ -9,12 +10,24 @@ export interface UnaryOutcome {
   readonly end: RawEnd;
 }
 
-/** Starts a call and waits for its end. `onStarted` is given what cancels it; a cancelled call never settles. */
+const CANCELLED: UnaryOutcome = {
+  headers: undefined,
+  message: undefined,
+  end: { code: Code.Canceled, message: "the client went away", trailers: undefined },
+};
+
+/** Starts a call and waits for its end. `onStarted` is given what cancels it. */
 export function callOnce(
   start: (handler: RawCallHandler) => RawCall,
-  onStarted: (call: RawCall) => void,
+  onStarted: (cancel: () => void) => void,
 ): Promise<UnaryOutcome> {
-  return new Promise((resolve) => onStarted(start(new UnaryHandler(resolve))));
+  return new Promise((resolve) => {
+    const call = start(new UnaryHandler(resolve));
+    onStarted(() => {
+      call.cancel();
+      resolve(CANCELLED);
+    });
+  });
 }
 
 class UnaryHandler implements RawCallHandler {
