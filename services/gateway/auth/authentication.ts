@@ -239,10 +239,15 @@ function bearerOf(authorization: string): string | undefined {
   return authorization.slice(7).trim();
 }
 
-/** The key-value store's tokens have one dot, and letters before it. */
+/** The key-value store's tokens are letters, a dot and a number. */
 function isStoreToken(text: string): boolean {
   const dot = text.indexOf(".");
-  return dot > 0 && text.indexOf(".", dot + 1) < 0 && !text.startsWith(API_KEY_PREFIX);
+  if (dot <= 0 || dot === text.length - 1) return false;
+  for (let i = dot + 1; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code < 0x30 || code > 0x39) return false;
+  }
+  return true;
 }
 
 /** Whether a request by cookie can change nothing, and starts no conversation. */
