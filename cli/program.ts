@@ -57,6 +57,28 @@ Examples:
   addKv(program, done);
   addAuth(program, done);
 
+  const config = program.command("config").description(
+    "Look at the configuration without starting anything.",
+  );
+  const withSources = (command: Command) =>
+    command
+      .option("--config <file>", "configuration file (default: aetherflow.yaml, if there is one)")
+      .option("--data <folder>", "short for --set data=<folder>")
+      .option("--set <key=value>", "set one key; may be repeated", collect, []);
+  withSources(config.command("check"))
+    .description("Say whether start would take the configuration and the files that it names.")
+    .addHelpText("after", "\nExit codes: 0 it is good · 2 it is not; each fault is a line")
+    .action(async (options) => done((await import("./config.ts")).checkConfig(options)));
+  withSources(config.command("show"))
+    .description("Print the configuration that start would use, without secrets.")
+    .option("--json", "print it as JSON")
+    .action(async (options) => done((await import("./config.ts")).showConfig(options)));
+
+  program.command("cluster").description("Several hosts as one system.")
+    .command("secret")
+    .description("Print a new secret for the file that cluster.secretFile names on every host.")
+    .action(async () => done((await import("./cluster.ts")).printClusterSecret()));
+
   program.command("doctor")
     .description("Check that this machine can run the product; each failure comes with a hint.")
     .option("--config <file>", "configuration file (default: aetherflow.yaml, if there is one)")

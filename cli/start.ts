@@ -1,10 +1,10 @@
 /** `aetherflow start`: the product, from the command line to its exit code. */
-import { stringify } from "yaml";
 import { type Config, configSchema } from "../services/host/config.ts";
-import { ConfigError, documentKeys, withoutSecrets } from "../services/host/config_sources.ts";
+import { ConfigError, documentKeys } from "../services/host/config_sources.ts";
 import { EXIT, HostError } from "../services/host/exit_code.ts";
 import { type Host, type HostOptions, openHost } from "../services/host/host.ts";
 import { telemetryEnv } from "../services/host/telemetry_config.ts";
+import { printConfig } from "./config.ts";
 import { configFile, type ConfigOptions, readConfig } from "./config_args.ts";
 import { telemetryLine } from "./keeper.ts";
 import { complain, printLine } from "./output.ts";
@@ -25,8 +25,7 @@ export async function start(options: StartOptions, hostOptions: HostOptions = {}
     const config = readConfig(options);
     const env = telemetryEnv(config.telemetry);
     if (options.printConfig) {
-      const shown = withoutSecrets(config);
-      printLine(options.json ? JSON.stringify(shown) : stringify(shown).trimEnd());
+      printConfig(config, options.json ?? false);
       return EXIT.ok;
     }
     if (env !== undefined && !options.telemetryOn) {
