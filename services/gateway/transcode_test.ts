@@ -1,7 +1,18 @@
-import { create, type Message } from "@bufbuild/protobuf";
+import { create, type DescMessage, type Message, toJson } from "@bufbuild/protobuf";
 import { assertEquals, assertInstanceOf, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { EntrySchema, GetRequestSchema, ListRequestSchema } from "$proto/aetherflow/kv/v1/kv_pb.ts";
+import {
+  EntrySchema,
+  GetRequestSchema,
+  ListRequestSchema,
+  PutRequestSchema as OurPutRequestSchema,
+} from "$proto/aetherflow/kv/v1/kv_pb.ts";
+import {
+  CreateSessionRequestSchema,
+  HeartbeatRequestSchema,
+  ListSessionsResponseSchema,
+  UpdateSessionRequestSchema,
+} from "$proto/aetherflow/session/v1/session_pb.ts";
 import {
   CompareSchema,
   DeleteRangeResponseSchema,
@@ -352,4 +363,57 @@ Deno.test("JsonSplitter refuses what is no object, and objects that are too larg
   assertEquals(splitter.isPartial, true);
   const error = assertThrows(() => splitter.push(utf8("12345"))) as GatewayError;
   assertEquals(error.code, "body_too_large");
+});
+
+Deno.test("bindQuery() takes messages that are one text, and says what only a body can hold", () => {
+  const bind = (desc: DescMessage, query: string) => {
+    const message = create(desc);
+    bindQuery(message, parseQuery(query), queryFields(desc, new Set()), new Set());
+    return toJson(desc, message);
+  };
+  assertEquals(bind(HeartbeatRequestSchema, "session_id=x&client_timestamp=2026-01-02T03:04:05Z"), {
+    sessionId: "x",
+    clientTimestamp: "2026-01-02T03:04:05Z",
+  });
+  assertEquals(bind(UpdateSessionRequestSchema, "session.session_id=x&updateMask=state,clientIp"), {
+    session: { sessionId: "x" },
+    updateMask: "state,clientIp",
+  });
+  for (
+    const [desc, query, words] of [
+      [HeartbeatRequestSchema, "clientTimestamp=soon", '"soon", expected a Timestamp'],
+      [CreateSessionRequestSchema, "metadata=x", "metadata is a map, which only a body can hold"],
+      [CreateSessionRequestSchema, "metadata.a=x", "metadata is a map, which only a body can hold"],
+      [CreateSessionRequestSchema, "metadata%5Ba%5D=x", "metadata is a map, which only a body can hold"],
+      [
+        ListSessionsResponseSchema,
+        "sessions=x",
+        "sessions is a list of messages, which only a body can hold",
+      ],
+      [CreateSessionRequestSchema, "constructor=x", "unknown query parameter"],
+    ] as const
+  ) {
+    const error = assertThrows(() => bind(desc, query), GatewayError) as GatewayError;
+    assertStringIncludes(error.message, words);
+  }
+});
+
+Deno.test("messageFromJson() bounds how deep a body is nested, whatever its texts hold", () => {
+  // The brackets in the text count for nothing, and its quotes do not end it.
+  const nested = (depth: number) =>
+    utf8(
+      `{"metadata":{"x":${JSON.stringify('[{"'.repeat(200))}},"y":${"[".repeat(depth)}${"]".repeat(depth)}}`,
+    );
+  const read = (depth: number) => messageFromJson(CreateSessionRequestSchema, nested(depth), "etcd");
+  assertThrows(() => read(100), GatewayError, "nested more than 100 deep");
+  read(99);
+});
+
+Deno.test("bytes of JSON bodies are base64 in either alphabet; 64-bit integers are texts or numbers", () => {
+  const read = (json: string) => messageFromJson(OurPutRequestSchema, utf8(json), "aetherflow");
+  const expected = create(OurPutRequestSchema, { key: new Uint8Array([0xfb, 0xff]), ttlMs: 5n });
+  for (const key of ["+/8=", "-_8=", "-_8", "+/8"]) {
+    assertEquals(read(`{"key":"${key}","ttlMs":5}`), expected);
+    assertEquals(read(`{"key":"${key}","ttl_ms":"5"}`), expected);
+  }
 });
