@@ -32,6 +32,8 @@ import type { Caller } from "../api.ts";
 import type { Access, AuthStore } from "./auth.ts";
 import { KvError } from "../errors.ts";
 import { type KeyRange, prefixRange } from "../key.ts";
+import { spanOf } from "./permissions.ts";
+import { type Rights, RightsTable } from "./rights.ts";
 import { toDelete, toPut, toRange, toTxn } from "../rpc.ts";
 import { mapped } from "../rpc_errors.ts";
 import type { Tokens } from "./tokens.ts";
@@ -47,7 +49,12 @@ import {
 } from "../txn.ts";
 
 /** A caller without credentials. */
-export const NOBODY: Caller = { user: undefined };
+export const NOBODY: GuardedCaller = { user: undefined };
+
+/** A caller, and what the principal of its call restricts it to. */
+export interface GuardedCaller extends Caller {
+  readonly rights?: Rights | undefined;
+}
 
 /** Which keys are attached to which lease. */
 export interface LeaseKeys {
@@ -73,6 +80,8 @@ export class Guard {
   readonly auth: AuthStore;
   readonly tokens: Tokens;
   readonly leases: LeaseKeys;
+  /** What the principals of calls may do. */
+  readonly rights = new RightsTable();
 
   constructor({ auth, tokens, leases }: GuardDeps) {
     this.auth = auth;
@@ -80,9 +89,16 @@ export class Guard {
     this.leases = leases;
   }
 
-  /** Who the metadata of a call says the caller is; it is not read while authentication is disabled.
+  /** Who the metadata of a call says the caller is. A token of the store is not read while the store has no
+   *  authentication, nor for a principal with rights of its own.
    *  @throws {KvError} `invalidAuthToken`. */
-  callerOf(call: Call): Caller {
+  callerOf(call: Call): GuardedCaller {
+    const rights = this.rights.of(call.requestHeader);
+    if (rights === undefined) return this.#storeCallerOf(call);
+    return { ...rights.isNobody ? this.#storeCallerOf(call) : NOBODY, rights };
+  }
+
+  #storeCallerOf(call: Call): Caller {
     if (!this.auth.isEnabled) return NOBODY;
     const token = call.requestHeader.get("token") ?? call.requestHeader.get("authorization");
     if (token === null) return NOBODY;
@@ -93,7 +109,7 @@ export class Guard {
 
   /** What a caller may do; of a call, who that is is looked up once, when it first matters. A stream has one permit from its
    *  beginning to its end: a token need not be used to stay good for it. */
-  permitOf(source: Caller | Call): Permit {
+  permitOf(source: GuardedCaller | Call): Permit {
     return new Permit(this, source);
   }
 
@@ -121,7 +137,8 @@ export class Guard {
 
   #unary(rule: Rule, handler: Handler): Handler {
     return (request, context) => {
-      if (this.auth.isEnabled) mapped(() => rule(this.permitOf(context), request as never));
+      const permit = this.permitOf(context);
+      if (permit.isChecked) mapped(() => rule(permit, request as never));
       return handler(request, context);
     };
   }
@@ -129,9 +146,9 @@ export class Guard {
   /** Checks at the start, and before each answer after users or roles changed. */
   #answers(rule: Rule, handler: StreamHandler): Handler {
     return (request, context) => {
-      if (!this.auth.isEnabled) return handler(request, context);
-      const check = () => mapped(() => rule(permit, request as never));
       const permit = this.permitOf(context);
+      if (!permit.isChecked) return handler(request, context);
+      const check = () => mapped(() => rule(permit, request as never));
       check();
       return this.#watched(check, handler(request, context));
     };
@@ -157,7 +174,7 @@ export class Guard {
   async *#checkedRequests(rule: Rule, requests: AsyncIterable<unknown>, context: HandlerContext) {
     const permit = this.permitOf(context);
     for await (const request of requests) {
-      if (this.auth.isEnabled) mapped(() => rule(permit, request as never));
+      if (permit.isChecked) mapped(() => rule(permit, request as never));
       yield request;
     }
   }
@@ -173,26 +190,59 @@ const GO_CODES: Readonly<Partial<Record<KvError["code"], string>>> = {
 
 /** One caller's rights. Who that is, is looked up when it first matters: etcd looks at the shape of requests before. */
 export class Permit {
-  #caller: Caller | undefined;
+  #caller: GuardedCaller | undefined;
 
-  constructor(readonly guard: Guard, readonly source: Caller | Call) {}
+  constructor(readonly guard: Guard, readonly source: GuardedCaller | Call) {}
 
-  get caller(): Caller {
+  get caller(): GuardedCaller {
     return this.#caller ??= "requestHeader" in this.source ? this.guard.callerOf(this.source) : this.source;
   }
 
-  /** @throws {KvError} `userEmpty`, `invalidAuthToken`. */
-  user(): void {
-    this.guard.auth.checkUser(this.caller);
+  /** Whether anything is checked at all: the store has users, or the principal is restricted. */
+  get isChecked(): boolean {
+    return this.guard.auth.isEnabled || this.#principalRights !== undefined;
   }
 
-  /** This and what follows: @throws {KvError} `userEmpty`, `invalidAuthToken`, `permissionDenied`. */
+  /** What decides in place of the store's users; undefined when these do. Nobody may be one of them. */
+  get rights(): Rights | undefined {
+    const rights = this.#principalRights;
+    return rights?.isNobody === true && this.guard.auth.isEnabled ? undefined : rights;
+  }
+
+  get #principalRights(): Rights | undefined {
+    if (this.#isRead) return this.#known;
+    this.#isRead = true;
+    const { source } = this;
+    return this.#known = "requestHeader" in source
+      ? this.guard.rights.of(source.requestHeader)
+      : source.rights;
+  }
+  #known: Rights | undefined;
+  #isRead = false;
+
+  /** @throws {KvError} `userEmpty`, `invalidAuthToken`; of a restricted principal `noCredentials`. */
+  user(): void {
+    const { rights } = this;
+    if (rights === undefined) this.guard.auth.checkUser(this.caller);
+    else rights.user();
+  }
+
+  /** This and what follows: @throws {KvError} `userEmpty`, `invalidAuthToken`, `permissionDenied`, `noCredentials`. */
   root(): void {
-    this.guard.auth.checkRoot(this.caller);
+    const { rights } = this;
+    if (rights === undefined) this.guard.auth.checkRoot(this.caller);
+    else rights.refuse();
+  }
+
+  /** Whether it may do everything. */
+  get isRoot(): boolean {
+    return this.rights === undefined && this.guard.auth.isRoot(this.caller);
   }
 
   keys(access: Access, key: Uint8Array, range: KeyRange | "single"): void {
-    this.guard.auth.checkKeys(this.caller, access, key, range);
+    const { rights } = this;
+    if (rights === undefined) this.guard.auth.checkKeys(this.caller, access, key, range);
+    else rights.keys(access, spanOf(key, range));
   }
 
   /** As etcd: whoever adds a key to a lease could not revoke it without the right to write all its keys. */
@@ -210,7 +260,10 @@ export class Permit {
   /** Everything in it, whichever branches will be chosen. */
   txn({ compares, success, failure }: Txn): void {
     // etcd lets a transaction without comparisons and operations pass, but not with a token that is none.
-    if (compares.length + success.length + failure.length === 0) void this.caller;
+    if (compares.length + success.length + failure.length === 0) {
+      void this.caller;
+      this.rights?.user();
+    }
     for (const compare of compares) this.compare(compare);
     for (const op of success) this.#op(op);
     for (const op of failure) this.#op(op);
@@ -230,7 +283,7 @@ export class Permit {
 
   /** Access to every key that is attached to a lease. */
   leased(access: Access, lease: bigint): void {
-    if (this.guard.auth.isRoot(this.caller)) return;
+    if (this.isRoot || this.rights?.hasAll(access) === true) return;
     for (const key of this.guard.leases.keysOf(lease)) this.keys(access, key, "single");
   }
 
@@ -241,7 +294,7 @@ export class Permit {
 
   /** Why a watch may not be created, as etcd says it in `cancel_reason`; undefined when it may. */
   watchRefusal(key: Uint8Array, range: KeyRange | "single"): string | undefined {
-    if (!this.guard.auth.isEnabled) return undefined;
+    if (!this.isChecked) return undefined;
     try {
       this.watch(key, range);
       return undefined;
@@ -253,7 +306,9 @@ export class Permit {
 
   /** @throws {KvError} as `root`, for whoever does not have the role. */
   role(name: string): void {
-    this.guard.auth.checkRole(this.caller, name);
+    const { rights } = this;
+    if (rights === undefined) this.guard.auth.checkRole(this.caller, name);
+    else rights.refuse();
   }
 }
 
@@ -267,9 +322,11 @@ type Rule = (permit: Permit, request: never) => void;
 
 const user: Rule = (permit) => permit.user();
 const root: Rule = (permit) => permit.root();
+/** About the store as a whole: for any of its own users, and of the product's for administrators. */
+const operator: Rule = (permit) => permit.rights === undefined ? permit.user() : permit.root();
 /** As `user`, with the outcome that is a 401 over HTTP. */
 const client: Rule = (permit) => {
-  if (permit.caller === NOBODY) throw new KvError("noCredentials");
+  if (permit.rights === undefined && permit.caller.user === undefined) throw new KvError("noCredentials");
   permit.user();
 };
 
@@ -310,19 +367,18 @@ const RULES: Readonly<Record<string, Rule | "anyone" | "handler">> = {
   },
   "etcdserverpb.Lease/LeaseLeases": (permit) => {
     permit.user();
-    const { auth, leases } = permit.guard;
-    if (auth.isRoot(permit.caller)) return;
-    for (const id of leases.ids()) permit.leased("read", id);
+    if (permit.isRoot) return;
+    for (const id of permit.guard.leases.ids()) permit.leased("read", id);
   },
 
   "etcdserverpb.Cluster/MemberAdd": root,
   "etcdserverpb.Cluster/MemberRemove": root,
   "etcdserverpb.Cluster/MemberUpdate": root,
   "etcdserverpb.Cluster/MemberPromote": root,
-  "etcdserverpb.Cluster/MemberList": user,
+  "etcdserverpb.Cluster/MemberList": operator,
 
   "etcdserverpb.Maintenance/Alarm": (permit, { action }: AlarmRequest) =>
-    action === AlarmRequest_AlarmAction.GET ? permit.user() : permit.root(),
+    action === AlarmRequest_AlarmAction.GET ? operator(permit, undefined as never) : permit.root(),
   "etcdserverpb.Maintenance/Status": root,
   "etcdserverpb.Maintenance/Defragment": root,
   "etcdserverpb.Maintenance/Hash": root,

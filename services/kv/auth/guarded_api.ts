@@ -1,6 +1,6 @@
 /** KvApi and KvBackend with every method checked by the guard: what REST and Redis get. */
 import type { ApiWatch, Caller, Decision, KvApi, KvBackend } from "../api.ts";
-import { type Call, type Guard, NOBODY, type Permit } from "./guard.ts";
+import { type Call, type Guard, type GuardedCaller, NOBODY, type Permit } from "./guard.ts";
 import { prefixRange } from "../key.ts";
 import type { Logins } from "./logins.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "../mvcc.ts";
@@ -28,7 +28,7 @@ export class GuardedBackend implements KvBackend {
     return this.inner.isClosed;
   }
 
-  callerOf(call: Call): Caller {
+  callerOf(call: Call): GuardedCaller {
     return this.guard.callerOf(call);
   }
 
@@ -36,7 +36,7 @@ export class GuardedBackend implements KvBackend {
     return this.logins.login(user, password);
   }
 
-  as(caller: Caller): KvApi {
+  as(caller: GuardedCaller): KvApi {
     return caller === NOBODY ? this.#nobody : new GuardedApi(this.inner.as(caller), this.guard, caller);
   }
 }
@@ -46,13 +46,13 @@ class GuardedApi implements KvApi {
   readonly #inner: KvApi;
   readonly #permit: Permit;
 
-  constructor(inner: KvApi, guard: Guard, caller: Caller) {
+  constructor(inner: KvApi, guard: Guard, caller: GuardedCaller) {
     this.#inner = inner;
     this.#permit = guard.permitOf(caller);
   }
 
   get #isChecked(): boolean {
-    return this.#permit.guard.auth.isEnabled;
+    return this.#permit.isChecked;
   }
 
   range(query: RangeQuery): RangeResult | Promise<RangeResult> {
@@ -130,7 +130,7 @@ class GuardedWatch implements ApiWatch {
   }
 
   create(request: WatchCreate): void {
-    if (this.permit.guard.auth.isEnabled) this.permit.watch(request.key, request.range);
+    if (this.permit.isChecked) this.permit.watch(request.key, request.range);
     this.inner.create(request);
   }
 
