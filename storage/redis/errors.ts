@@ -11,8 +11,10 @@ export class RedisError extends Error {
   }
 }
 
-/** What servers say that cannot serve now: while they load, have no memory, are replicas or parts of a broken cluster. */
-const FOR_NOW = /^(LOADING|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|MISCONF|NOSCRIPT)\b/;
+/** What servers say that cannot serve now: while they load, have no memory, are replicas or parts of a broken cluster, or were
+ *  told another password than we were. */
+const FOR_NOW =
+  /^(LOADING|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|MISCONF|NOSCRIPT|NOAUTH|WRONGPASS|NOPERM)\b/;
 
 /** A RedisError for what a client rejected with. Not made for every answer, since that would cost each one a promise. */
 export function redisErrorOf(cause: unknown): RedisError {
