@@ -54,12 +54,13 @@ interface Turn {
   readonly end: Promise<void>;
   /** Reads among them, by who asks for what. Nothing of them was sent yet, so that a request which finds its like here gets
    *  an answer made after it came: no write that it could know of is missing from it. */
-  flights: Map<string, Flight> | undefined;
+  readonly flights: Map<string, Flight>;
 }
 
 /** One read for several requests. */
 interface Flight {
-  readonly answer: Promise<Message>;
+  /** Set before anybody else can see the flight. */
+  answer: Promise<Message> | undefined;
   requests: number;
 }
 
@@ -77,7 +78,7 @@ export function createCalls(deps: CallsDeps): Calls {
           resolve();
         });
       }),
-      flights: undefined,
+      flights: new Map(),
     };
   }
 
@@ -150,7 +151,12 @@ export function createCalls(deps: CallsDeps): Calls {
     );
   }
 
-  function callOnce(route: Route, exchange: Exchange, message: Message): Promise<Message> {
+  function callOnce(
+    route: Route,
+    exchange: Exchange,
+    message: Message,
+    signal: AbortSignal | undefined,
+  ): Promise<Message> {
     const rpc = route.rpc as DescMethodUnary<DescMessage, DescMessage>;
     return call(
       route,
@@ -161,8 +167,7 @@ export function createCalls(deps: CallsDeps): Calls {
           caller.attempts,
           caller.upstream,
           plan,
-          (target, timeoutMs) =>
-            callUnary(target.transport, rpc, message, { timeoutMs, headers, signal: exchange.signal }),
+          (target, timeoutMs) => callUnary(target.transport, rpc, message, { timeoutMs, headers, signal }),
         ),
     );
   }
@@ -174,30 +179,46 @@ export function createCalls(deps: CallsDeps): Calls {
     message: Message,
   ): Promise<Message> {
     await end;
-    return await callOnce(route, exchange, message);
+    return await callOnce(route, exchange, message, exchange.signal);
+  }
+
+  async function fly(flight: Flight, end: Promise<void>, route: Route, exchange: Exchange, message: Message) {
+    await end;
+    // Who takes part is known by now. A client that goes away must not end the call of others.
+    const answer = await callOnce(
+      route,
+      exchange,
+      message,
+      flight.requests > 1 ? undefined : exchange.signal,
+    );
+    if (flight.requests > 1) route.shared?.set(answer, true);
+    return answer;
   }
 
   /** Takes part in an equal read that was not sent yet, or begins one. */
-  async function share(turn: Turn, route: Route, exchange: Exchange, message: Message): Promise<Message> {
-    const flights = turn.flights ??= new Map();
+  function share(
+    { flights, end }: Turn,
+    route: Route,
+    exchange: Exchange,
+    message: Message,
+  ): Promise<Message> {
     const key = flightKey(exchange);
-    let flight = flights.get(key);
-    if (flight === undefined) {
-      flights.set(key, flight = { answer: callAfterTurn(turn.end, route, exchange, message), requests: 1 });
-      const answer = await flight.answer;
-      if (flight.requests > 1) route.shared?.set(answer, true);
-      return answer;
+    const flight = flights.get(key);
+    if (flight !== undefined) {
+      flight.requests++;
+      upstreams.metrics.shared(route.peer);
+      return flight.answer!;
     }
-    flight.requests++;
-    upstreams.metrics.shared(route.peer);
-    return await flight.answer;
+    const begun: Flight = { answer: undefined, requests: 1 };
+    flights.set(key, begun);
+    return begun.answer = fly(begun, end, route, exchange, message);
   }
 
   return {
     async unary(route, exchange, message) {
       underWay++;
       try {
-        if (underWay < GATHER_FROM) return await callOnce(route, exchange, message);
+        if (underWay < GATHER_FROM) return await callOnce(route, exchange, message, exchange.signal);
         const turn = thisTurn();
         if (deps.singleFlight && route.isRead && route.httpMethod === "GET") {
           return await share(turn, route, exchange, message);

@@ -56,8 +56,9 @@ function world(options: { singleFlight?: boolean; config?: unknown } = {}) {
     exchange.match = routes.match(method, exchange.path, exchange.query);
     return exchange;
   }
-  const read = (path = "/api/v1/kv?key=k", headers: HeadersInit = {}) => {
+  const read = (path = "/api/v1/kv?key=k", headers: HeadersInit = {}, signal?: AbortSignal) => {
     const exchange = exchangeOf("GET", path, headers);
+    exchange.signal = signal;
     const { route } = exchange.match!;
     return calls.unary(route, exchange, create(GetTextRequestSchema, { key: "k" })) as Promise<
       GetTextResponse
@@ -138,6 +139,22 @@ Deno.test("an error is every sharer's, and the next GET is a new call", async ()
   assertEquals(outcomes.map(({ status }) => status), Array(8).fill("rejected"));
   await assertRejects(() => read(), ConnectError);
   assertEquals(reads(), 5);
+});
+
+Deno.test("a client that goes away ends its own call, and none that others share", async () => {
+  const { read, hold, upstreams } = world();
+  const release = hold();
+  const gone = new AbortController();
+  const alone = [read(), read(), read("/api/v1/kv?key=k", {}, gone.signal)];
+  const leader = read("/api/v1/kv?key=k", {}, gone.signal);
+  const sharer = read();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  gone.abort();
+  assertEquals((await assertRejects(() => alone[2]!, ConnectError)).code, Code.Canceled);
+  release();
+  assertEquals([(await sharer).shared, (await leader).shared], [true, true]);
+  await Promise.all(alone.slice(0, 2));
+  assertEquals(upstreams.caller("kv").upstream.targets()[0]!.outstanding, 0);
 });
 
 Deno.test("a service whose places are taken and whose queue is full refuses, and serves who waited", async () => {
