@@ -330,6 +330,17 @@ export const PARTS: readonly Part[] = [
     why: "it runs on whichever engine, so it knows the store's interface alone, and is told the time",
   },
   {
+    name: "policies of calls",
+    files: ["services/gateway/balance/**", "services/gateway/resilience/**"],
+    imports: ["{service}/!(worker.ts)", "services/runtime/**", "transport/rpc/**", "proto/gen/**"],
+    packages: "any",
+    own: true,
+    platform: false,
+    pure: true,
+    why:
+      "which instance takes a call, and whether it is made again, is a function of time, chance and what was seen",
+  },
+  {
     name: "service",
     files: ["services/*/**"],
     imports: ["{service}/!(worker.ts)", "services/runtime/**", "transport/rpc/**", "proto/gen/**"],
