@@ -27,7 +27,10 @@ smokey snoopy soccer sophie spider spiderman spring starwars steelers stella ste
 sunshine super superman superstar support sweetheart swordfish system taylor teacher temp temporary test tester testing testtest
 thomas thunder tigger tinkerbell toyota training trustno trustnoone unicorn united user valentina vanessa victoria viking
 vincent warcraft warrior welcome whatever william willow windows winner winston winter wizard wonderful xbox yankees yamaha
-yellow zaq zaqwsx zxcvbn zxcvbnm aetherflow`.split(/\s+/),
+yellow zaq zaqwsx zaq12wsx zxcvbn zxcvbnm aetherflow 147258369 963852741 789456123 159357456 741852963 321654987 123654789
+123123456 112233445566 11223344 1234554321 1234567899 987654321 19841984 20002000 31415926 69696969 00000000
+aa123456 cocacola dolphins`
+    .split(/\s+/),
 );
 
 /** Runs of keys and digits; any part of one, either way round, is common. */
@@ -41,6 +44,7 @@ const RUNS = [
   "qazwsxedcrfvtgbyhnujmikolp",
   "1q2w3e4r5t6y7u8i9o0p",
   "q1w2e3r4t5y6u7i8o9p0",
+  "a1b2c3d4e5f6g7h8i9",
   "!@#$%^&*()_+",
 ].flatMap((run) => [run, [...run].reverse().join("")]);
 
@@ -77,7 +81,12 @@ function isCommon(password: string): boolean {
   if (isRepeated(text) || /^(19|20)\d\d[-./]?\d\d[-./]?\d\d$|^\d\d[-./]?\d\d[-./]?(19|20)\d\d$/.test(text)) {
     return true;
   }
-  return coresOf(text).some((core) => core === "" || COMMON_WORDS.has(core) || isTwoCommonWords(core));
+  return coresOf(text).some((core) => isCommonCore(core));
+}
+
+function isCommonCore(core: string): boolean {
+  if (core === "") return false;
+  return COMMON_WORDS.has(core) || isTwoCommonWords(core) || RUNS.some((run) => run.includes(core));
 }
 
 /** `abcabc`, `1234512345`. */
