@@ -15,6 +15,7 @@ import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import type { Exchange } from "../exchange.ts";
 import { type BodyLimits, readBody } from "../limits/body.ts";
 import { errorResponse, fromServiceError, GatewayError } from "../problem.ts";
+import type { Route } from "../routes.ts";
 import type { Caller, Idempotency } from "../stages.ts";
 import type { IdempotencyConfig } from "./config.ts";
 import {
@@ -105,10 +106,28 @@ export function createIdempotency(deps: IdempotencyDeps): Idempotency {
     }
   }
 
-  function toRecord(fingerprint: Uint8Array, answer: KeptAnswer): IdempotencyRecord | undefined {
-    if (answer.status >= 500 || PASSING.has(answer.status)) return undefined;
+  /** `status` is the error's where the answer's own is 200 all the same. */
+  function toRecord(
+    fingerprint: Uint8Array,
+    answer: KeptAnswer,
+    status: number,
+  ): IdempotencyRecord | undefined {
+    if (status >= 500 || PASSING.has(status)) return undefined;
     if (answer.body.length > config.answerBytesMax) return { state: "unkept", fingerprint };
     return { state: "answered", fingerprint, answer };
+  }
+
+  /** Of calls by name, which say no in protocols of their own, only requests that reached no service are refused this way:
+   *  they may be looked at anew. */
+  async function toRefusal(
+    fingerprint: Uint8Array,
+    error: unknown,
+    { requestId }: Exchange,
+    route: Route,
+  ): Promise<IdempotencyRecord | undefined> {
+    if (route.protocol === "rpc") return undefined;
+    const refusal = errorResponse(fromServiceError(error, false), requestId, route.dialect);
+    return toRecord(fingerprint, await readAnswer(refusal), refusal.status);
   }
 
   return {
@@ -130,12 +149,11 @@ export function createIdempotency(deps: IdempotencyDeps): Idempotency {
       try {
         response = await answer(whole);
       } catch (error) {
-        const refusal = errorResponse(fromServiceError(error, false), exchange.requestId, route.dialect);
-        await settle(keys, claimed.revision, toRecord(fingerprint, await readAnswer(refusal)));
+        await settle(keys, claimed.revision, await toRefusal(fingerprint, error, exchange, route));
         throw error;
       }
       const kept = await readAnswer(response);
-      await settle(keys, claimed.revision, toRecord(fingerprint, kept));
+      await settle(keys, claimed.revision, toRecord(fingerprint, kept, exchange.errorStatus ?? kept.status));
       return new Response(hasBody(kept.status) ? kept.body : null, {
         status: kept.status,
         headers: response.headers,
