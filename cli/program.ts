@@ -2,6 +2,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { addAuth } from "./auth/program.ts";
 import { VERSION } from "./build_info.ts";
+import { addGateway } from "./gateway/program.ts";
 import { LIFE_LINE_FLAG, TELEMETRY_FLAG } from "./keeper.ts";
 import { addKv } from "./kv/program.ts";
 import { USAGE_EXIT_CODE } from "./output.ts";
@@ -40,6 +41,7 @@ Examples:
   aetherflow kv put greeting hello
   aetherflow kv get greeting
   aetherflow user add alice
+  aetherflow gateway stats
   aetherflow doctor`,
     );
 
@@ -56,6 +58,7 @@ Examples:
 
   addKv(program, done);
   addAuth(program, done);
+  addGateway(program, done);
 
   const config = program.command("config").description(
     "Look at the configuration without starting anything.",

@@ -126,7 +126,7 @@ function addLogins(program: Command, done: (exitCode: number) => void): void {
 }
 
 /** A command that asks a server in somebody's name. */
-function online(parent: Command, name: string, ...examples: string[]): Command {
+export function online(parent: Command, name: string, ...examples: string[]): Command {
   return token(command(parent, name, ...examples))
     .addOption(
       new Option("--user <name>", "sign in for this command; goes before --token").env("AETHERFLOW_USER")
