@@ -331,9 +331,13 @@ export const PARTS: readonly Part[] = [
   },
   {
     name: "policies of calls",
-    files: ["services/gateway/balance/**", "services/gateway/resilience/**"],
-    imports: ["{service}/!(worker.ts)", "services/runtime/**", "transport/rpc/**", "proto/gen/**"],
-    packages: "any",
+    files: [
+      "services/gateway/balance/**",
+      "services/gateway/resilience/breaker.ts",
+      "services/gateway/resilience/retry_budget.ts",
+    ],
+    imports: [],
+    packages: ["cockatiel"],
     own: true,
     platform: false,
     pure: true,

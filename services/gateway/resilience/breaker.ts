@@ -7,8 +7,8 @@
  *     └────────────── `successesToClose` probes succeeded ───────┘
  *
  *  The rule that trips and its counters are cockatiel's kind of breaker (`IBreaker`). Its policy object is not used: it lets
- *  one probe through and holds all other calls until that is answered, reads the wall clock, and costs several promises a
- *  call; README.md has the figures. */
+ *  one probe through and holds all other calls until that is answered, reads the wall clock, and wraps promises; README.md has
+ *  the figures. */
 import { CircuitState, ConsecutiveBreaker, type IBreaker } from "cockatiel";
 
 /** When a breaker trips and how it recovers. */
