@@ -144,20 +144,24 @@ function parametersOf(route: Route): JsonObject[] {
     parameters.push(header("Last-Event-ID", "Id of the last event that was seen."));
   }
   if (takesIdempotencyKey(route)) {
-    parameters.push(
-      header("Idempotency-Key", "The answer to the first request with this key is the answer to all."),
-    );
+    parameters.push(IDEMPOTENCY_KEY);
   }
   return parameters;
 }
 
 function takesIdempotencyKey({ httpMethod, dialect, rpc }: Route): boolean {
-  return httpMethod === "POST" && dialect === "aetherflow" && rpc.methodKind === "unary";
+  return (httpMethod === "POST" || httpMethod === "PATCH") && dialect === "aetherflow" &&
+    rpc.methodKind === "unary";
 }
 
 function header(name: string, description: string): JsonObject {
   return { name, in: "header", schema: { type: "string" }, description };
 }
+
+const IDEMPOTENCY_KEY: JsonObject = {
+  ...header("Idempotency-Key", "A text in double quotes; the first answer to a key is the answer to all."),
+  example: '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+};
 
 function fieldWords(field: DescField): JsonObject {
   return described(`${field.parent.typeName}.${field.name}`);
@@ -267,9 +271,10 @@ function rpcOperation(route: Route, schemas: Schemas): Record<string, JsonValue>
   const output = schemas.reference(rpc.output, "json");
   const operation: Record<string, JsonValue> = {
     ...operationOf(route, isGet ? "_rpcGet" : "_rpc"),
-    parameters: isGet
-      ? GET_PARAMETERS
-      : [header("Connect-Timeout-Ms", "Milliseconds that the call may take.")],
+    parameters: isGet ? GET_PARAMETERS : [
+      header("Connect-Timeout-Ms", "Milliseconds that the call may take."),
+      ...(takesIdempotencyKey(route) ? [IDEMPOTENCY_KEY] : []),
+    ],
     responses: {
       "200": {
         description: rpc.methodKind === "unary"

@@ -124,6 +124,11 @@ Deno.test("describeApi() tells of headers, streams and the Connect protocol", ()
   assertEquals(headersOf("/api/v1/kv/{key}", "put"), ["If-Match", "If-None-Match", "TTL"]);
   assertEquals(headersOf("/api/v1/sessions", "post"), ["Idempotency-Key"]);
   assertEquals(headersOf("/api/v1/sessions", "get"), ["Last-Event-ID"]);
+  assertEquals(headersOf("/api/v1/users/{user.username}", "patch"), ["Idempotency-Key"]);
+  assertEquals(headersOf("/aetherflow.session.v1.SessionService/CreateSession", "post"), [
+    "Connect-Timeout-Ms",
+    "Idempotency-Key",
+  ]);
   const contentOf = (path: string, method: string) => {
     const operation = (document.paths![path] as Record<string, JsonObject>)[method]!;
     return Object.keys(((operation.responses as JsonObject)["200"] as JsonObject).content as JsonObject);

@@ -73,7 +73,9 @@ export function timeoutOf(head: CallHead, exchange: Exchange): number | undefine
   if (head.protocol === "grpc_web") {
     const text = headers.get("grpc-timeout");
     if (text === null) return undefined;
-    return parseTimeout(text) ?? refuse(`malformed grpc-timeout: ${text.slice(0, 32)}`);
+    const timeoutMs = parseTimeout(text);
+    if (timeoutMs !== undefined) return Math.ceil(timeoutMs);
+    refuse(`malformed grpc-timeout: ${text.slice(0, 32)}`);
   }
   const version = headers.get("connect-protocol-version");
   if (version !== null && version !== "1") {
