@@ -4,7 +4,12 @@ import { readClusterSecret } from "../services/host/cluster_secret.ts";
 import type { Config } from "../services/host/config.ts";
 import { ConfigError, withoutSecrets } from "../services/host/config_sources.ts";
 import { EXIT, HostError } from "../services/host/exit_code.ts";
-import { readEtcdTlsTexts, readRegistryTlsTexts, readTlsTexts } from "../services/host/tls_texts.ts";
+import {
+  readEtcdTlsTexts,
+  readHttpTlsTexts,
+  readRegistryTlsTexts,
+  readTlsTexts,
+} from "../services/host/tls_texts.ts";
 import { type ConfigOptions, readConfig } from "./config_args.ts";
 import { complain, printLine } from "./output.ts";
 
@@ -13,6 +18,7 @@ export function checkConfig(options: ConfigOptions): number {
   return guarded(() => {
     const config = readConfig(options);
     readTlsTexts(config);
+    readHttpTlsTexts(config);
     readEtcdTlsTexts(config);
     readRegistryTlsTexts(config);
     if (config.cluster.secretFile !== "") readClusterSecret(config.cluster.secretFile);

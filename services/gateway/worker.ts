@@ -1,7 +1,8 @@
 /** The gateway worker: binds the gateway to Deno. */
 import { createGuuidSource, formatGuuid } from "../runtime/guuid.ts";
 import { runWorker } from "../runtime/run_worker.ts";
-import type { GatewayWorkerConfig } from "./config.ts";
+import type { GatewayWorkerConfig, TlsTexts } from "./config.ts";
+import { checkCertificate } from "./edges/certificate.ts";
 import { listenTcp } from "./edges/grpc/listener.ts";
 import { listenHttp } from "./edges/listener.ts";
 import { listenResp } from "./edges/resp.ts";
@@ -47,13 +48,30 @@ runWorker({
         listenResp({ transport: kv, config: config.resp, isShared, timer: systemTimer, log: context.log }),
     });
     await module.listening;
+    let current = config;
     return {
       get addresses() {
         return module.addresses;
       },
       health: () => module.health(),
-      reconfigure: (next) => module.reconfigure(next as GatewayWorkerConfig),
+      reconfigure(value) {
+        const next = value as GatewayWorkerConfig;
+        const tls = {
+          http: changed(current.httpTlsTexts, next.httpTlsTexts),
+          grpc: changed(current.tlsTexts, next.tlsTexts),
+        };
+        // Both before either is taken: all of a configuration or nothing.
+        for (const texts of [tls.http, tls.grpc]) if (texts !== undefined) checkCertificate(texts);
+        module.reloadTls(tls);
+        module.reconfigure(next);
+        current = next;
+      },
       drain: (deadlineMs) => module.drain(deadlineMs),
     };
   },
 });
+
+/** The certificate that a port is to take; undefined when it has it already. */
+function changed(from: TlsTexts | undefined, to: TlsTexts | undefined): TlsTexts | undefined {
+  return JSON.stringify(from) === JSON.stringify(to) ? undefined : to;
+}

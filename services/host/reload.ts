@@ -9,7 +9,13 @@ const RELOADABLE: readonly string[] = [
   "gateway.allowedHosts",
   "gateway.cors",
   "gateway.limits",
-  "gateway.rateLimit",
+  "gateway.rateLimit.address",
+  "gateway.rateLimit.bucketsMax",
+  "gateway.rateLimit.enabled",
+  "gateway.rateLimit.exemptLoopback",
+  "gateway.rateLimit.global",
+  "gateway.rateLimit.principal",
+  "gateway.rateLimit.routes",
   "gateway.trustedProxies",
 ];
 

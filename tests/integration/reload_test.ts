@@ -1,5 +1,7 @@
 /** A new configuration while the product serves. */
 import { assert, assertEquals } from "@std/assert";
+import { SECOND_CERTIFICATE, SECOND_KEY } from "../../services/gateway/testing/second_certificate.ts";
+import { CERTIFICATE, KEY } from "../bench/transport/localhost_certificate.ts";
 import { type Product, startProduct } from "../support/product.ts";
 
 /** How long anything may take until it counts as hung, in ms. */
@@ -103,6 +105,49 @@ Deno.test("a changed file is read by itself, and the keeper passes SIGHUP on", a
   assert((await logged(product, 1, "configuration reloaded", '"applied":["log.level"]')).includes("version"));
   product.kill("SIGHUP");
   await logged(product, 2, "configuration reloaded");
+  assertEquals(await product.stop(), 0);
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("a certificate whose files are replaced is shown to new connections; a broken one changes nothing", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "aetherflow-reload-" });
+  const [certFile, keyFile] = [`${folder}/cert.pem`, `${folder}/key.pem`];
+  const write = async (cert: string, key: string) => {
+    await Deno.writeTextFile(certFile, cert);
+    await Deno.writeTextFile(keyFile, key);
+  };
+  await write(CERTIFICATE, KEY);
+  await using product = await startProduct({
+    args: [
+      `gateway.http.tls.certFile=${certFile}`,
+      `gateway.http.tls.keyFile=${keyFile}`,
+      "session.engine=memory",
+      "host.reload.intervalMs=50",
+    ].flatMap((setting) => ["--set", setting]),
+  });
+  /** Whether a new connection is shown this certificate. */
+  const shows = async (cert: string) => {
+    using client = Deno.createHttpClient({ caCerts: [cert] });
+    const response = await fetch(`${product.url.replace("127.0.0.1", "localhost")}/livez`, { client }).catch(
+      () => {},
+    );
+    await response?.body?.cancel();
+    return response?.status === 200;
+  };
+  assertEquals([await shows(CERTIFICATE), await shows(SECOND_CERTIFICATE)], [true, false]);
+  await write(SECOND_CERTIFICATE, SECOND_KEY);
+  await logged(product, 1, "configuration reloaded", '"certificates":true');
+  // For a moment both answer on the port; then the new one alone.
+  const deadline = performance.now() + DEADLINE_MS;
+  for (let inRow = 0; inRow < 30;) {
+    assert(performance.now() < deadline);
+    inRow = await shows(SECOND_CERTIFICATE) ? inRow + 1 : 0;
+  }
+  assertEquals(await shows(CERTIFICATE), false);
+  await Deno.writeTextFile(certFile, CERTIFICATE);
+  const line = await logged(product, 1, "configuration not reloaded", "gateway: the private key is not");
+  assert(line.includes("nothing has changed"));
+  assertEquals(await shows(SECOND_CERTIFICATE), true);
   assertEquals(await product.stop(), 0);
   await Deno.remove(folder, { recursive: true });
 });
