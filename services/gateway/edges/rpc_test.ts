@@ -12,7 +12,7 @@ import {
   WatchSessionsResponseSchema,
 } from "$proto/aetherflow/session/v1/session_pb.ts";
 import type { Calls } from "../calls.ts";
-import { readExchange } from "../exchange.ts";
+import { type Exchange, readExchange } from "../exchange.ts";
 import { Slots } from "../limits/slots.ts";
 import { createGatewayMetrics } from "../metrics.ts";
 import { EXPOSED } from "../mod.ts";
@@ -35,10 +35,17 @@ interface World {
   readonly edge: RpcEdge;
 }
 
-function open(answers: { unary?: Message; stream?: AsyncIterable<Message> } = {}): World {
+interface Answers {
+  readonly unary?: Message;
+  readonly stream?: AsyncIterable<Message>;
+  readonly onCall?: (exchange: Exchange) => void;
+}
+
+function open(answers: Answers = {}): World {
   let called: World["called"];
   const calls: Calls = {
-    unary(route, _exchange, message) {
+    unary(route, exchange, message) {
+      answers.onCall?.(exchange);
       called = { rpc: route.rpc.name, message: toJson(route.rpc.input, message) };
       return Promise.resolve(answers.unary ?? create(route.rpc.output));
     },
@@ -231,6 +238,29 @@ async function* events(failure?: ConnectError) {
   yield create(WatchSessionsResponseSchema, { offset: 5n, reason: "over" });
   if (failure !== undefined) throw failure;
 }
+
+Deno.test("a call that may wait long ends when its client goes, others are not looked after", async () => {
+  const timer = createManualTimer();
+  const leave = new AbortController();
+  let nowMs = 0;
+  const departures = new Departures(new TimeoutQueue(100, { now: () => nowMs }, timer));
+  let left = 0;
+  const stop = departures.watch(new Request("http://localhost/", { signal: leave.signal }), () => left++);
+  nowMs = 100;
+  assertEquals(timer.fire(100), 1);
+  leave.abort();
+  assertEquals(left, 1);
+  stop();
+  const early = departures.watch(new Request("http://localhost/", { signal: leave.signal }), () => left++);
+  early();
+  departures.close();
+  assertEquals([timer.fire(), left], [0, 1]);
+  const signals: (AbortSignal | undefined)[] = [];
+  const world = open({ onCall: (exchange) => signals.push(exchange.signal) });
+  await world.send("POST /v3/lock/lock", '{"name":"bA=="}');
+  await world.send("POST /v3/kv/put", '{"key":"aw=="}');
+  assertEquals(signals.map((signal) => signal?.aborted), [false, undefined]);
+});
 
 Deno.test("a stream is lines of JSON where Accept asks for them, and events otherwise", async () => {
   const lines: [accept: string, type: string][] = [
