@@ -1,7 +1,7 @@
 /** Several hosts as one system: processes on loopback that find one another and share a secret. */
 import { assert, assertEquals } from "@std/assert";
 import { startProduct } from "../support/product.ts";
-import { startEtcd } from "../support/server.ts";
+import { startEtcd, startRedis } from "../support/server.ts";
 
 /** How long anything may take until it counts as hung, in ms. */
 const DEADLINE_MS = 20_000;
@@ -97,6 +97,75 @@ Deno.test("a gateway drives the services of other hosts, through a death and a r
   assertEquals(await second.stop(), 0);
   await until(listed, (keys) => keys.length === 1);
   await after(200);
+  isOver = true;
+  await Promise.all(load);
+  assertEquals([...answers.keys()], [200], JSON.stringify([...answers]) + gateway.stderr());
+  assert(third.stderr().includes("worker ready"));
+});
+
+Deno.test("sessions of two hosts on one Redis outlive either of them", async (t) => {
+  await using etcd = await startEtcd(t, { unsafeNoFsync: true });
+  if (etcd === undefined) return;
+  await using redis = await startRedis(t);
+  if (redis === undefined) return;
+  await using secret = await secretFile();
+  const registry = {
+    "cluster.secretFile": secret.path,
+    "cluster.discovery.kind": "etcd",
+    "cluster.discovery.etcd.endpoints": `["${etcd.address}"]`,
+    "cluster.discovery.etcd.ttlSeconds": "3",
+    "cluster.discovery.checkIntervalMs": "200",
+    "cluster.discovery.checkTimeoutMs": "500",
+  };
+  const sessions = set({
+    ...registry,
+    services: "[session, password]",
+    "session.engine": "redis",
+    "session.redis.nodes": `["${redis.address}"]`,
+  });
+  await using first = await startProduct({ args: sessions });
+  await using second = await startProduct({ args: sessions });
+  const gateway = await startProduct({ args: set({ ...registry, services: "[gateway]" }) });
+  await using _gateway = gateway;
+  const listed = () => registered(etcd.address, "session");
+  await until(listed, (keys) => keys.length === 2);
+  const create = await until(
+    async () => {
+      const response = await fetch(`${gateway.url}/api/v1/sessions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ userId: "ann" }),
+      });
+      return { status: response.status, text: await response.text() };
+    },
+    ({ status }) => status < 300,
+  );
+  const { session: { sessionId: id } } = JSON.parse(create.text) as { session: { sessionId: string } };
+
+  let isOver = false;
+  const answers = new Map<number, number>();
+  const load = Array.from({ length: 8 }, async () => {
+    while (!isOver) {
+      const response = await fetch(`${gateway.url}/api/v1/sessions/${id}`);
+      await response.body?.cancel();
+      answers.set(response.status, (answers.get(response.status) ?? 0) + 1);
+    }
+  });
+  const after = (more: number) => {
+    const count = () => [...answers.values()].reduce((sum, n) => sum + n, 0);
+    const from = count();
+    return until(() => Promise.resolve(count() - from), (n) => n >= more);
+  };
+  await after(200);
+  first.kill("SIGKILL");
+  await first.exited;
+  await after(500);
+  await using third = await startProduct({ args: sessions });
+  await until(listed, (keys) => keys.length === 2);
+  second.kill("SIGKILL");
+  await second.exited;
+  // Only the newcomer is left.
+  await after(500);
   isOver = true;
   await Promise.all(load);
   assertEquals([...answers.keys()], [200], JSON.stringify([...answers]) + gateway.stderr());

@@ -53,6 +53,11 @@ export class AddressBook {
     return [...this.#lines.keys()];
   }
 
+  /** Whether the book has a worker of that name. */
+  has(name: string): boolean {
+    return this.#lines.has(name);
+  }
+
   /** What the workers of this host are told. */
   peers(): Peer[] {
     return [...this.#lines].map(([name, line]) => peerOf(name, line));

@@ -120,6 +120,7 @@ function watchHealth(
       attempts.set(name, (attempts.get(name) ?? 0) + 1);
     }
     underWay.delete(name);
+    if (!book.has(name)) return; // it left meanwhile
     const state = book.checked(name, answered);
     if (state === "up") {
       silent.delete(name);
