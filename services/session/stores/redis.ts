@@ -1,7 +1,7 @@
 /** Sessions in Redis, which several workers may share. Every change is one script, so that it happens whole or not at all, and
  *  every answer is Redis's: what one worker ended, no other finds.
  *
- *  Uses of one session within five seconds, or a tenth of its idle timeout, are one write; the times
+ *  Uses of one session within half a minute, at most a tenth of its idle timeout, are one write; the times
  *  told are those that hold, so a session may run out that much sooner after its last use. Durability is Redis's. */
 import { Buffer } from "node:buffer";
 import { redisErrorOf } from "../../../storage/redis/errors.ts";
@@ -40,7 +40,7 @@ export interface RedisStoreOptions {
 const UPDATE_ATTEMPTS_MAX = 100;
 
 /** Longest time within which uses of a session are one write, in milliseconds. */
-const USE_LAG_MAX_MS = 5_000;
+const USE_LAG_MAX_MS = 30_000;
 /** Part of its idle timeout that this may be at most. */
 const USE_LAG_SHARE = 10;
 
@@ -119,11 +119,11 @@ class RedisStore implements SessionStore {
   }
 
   get(id: string, nowMs: number): Promise<Session | undefined> {
-    return this.#read(id).then((hash) => this.#live(id, hash, nowMs));
+    return this.#read(id).then((hash) => this.#live(id, hash, nowMs), this.#refuse);
   }
 
   getByToken(tokenHash: string, nowMs: number): Promise<Session | undefined> {
-    return this.#idOf(tokenHash).then((id) => id === null ? undefined : this.get(id, nowMs));
+    return this.#idOf(tokenHash).then((id) => id === null ? undefined : this.get(id, nowMs), this.#refuse);
   }
 
   use(id: string, nowMs: number): Promise<Session | undefined> {
@@ -131,11 +131,11 @@ class RedisStore implements SessionStore {
       const session = this.#live(id, hash, nowMs);
       if (session === undefined || session instanceof Promise || !isDue(session, nowMs)) return session;
       return this.#use(id, nowMs);
-    });
+    }, this.#refuse);
   }
 
   useByToken(tokenHash: string, nowMs: number): Promise<Session | undefined> {
-    return this.#idOf(tokenHash).then((id) => id === null ? undefined : this.use(id, nowMs));
+    return this.#idOf(tokenHash).then((id) => id === null ? undefined : this.use(id, nowMs), this.#refuse);
   }
 
   async update(
@@ -144,7 +144,7 @@ class RedisStore implements SessionStore {
     change: (session: Session) => Session,
   ): Promise<Session | undefined> {
     for (let attempt = 0; attempt < UPDATE_ATTEMPTS_MAX; attempt++) {
-      const hash = await this.#read(id);
+      const hash = await this.#read(id).catch(this.#refuse);
       const found = await this.#live(id, hash, nowMs);
       if (found === undefined) return undefined;
       const session = change(found);
@@ -266,12 +266,15 @@ class RedisStore implements SessionStore {
     return this.#client.close();
   }
 
+  /** What is kept of a session; whoever asks passes a failure to `#refuse`, together with going on: each promise more is felt
+   *  on this path. */
   #read(id: string): Promise<Hash> {
-    return this.#send("hmget", this.#sessionKey(id), "d", "s", "a", "r") as Promise<Hash>;
+    return this.#client.send("hmget", [this.#sessionKey(id), "d", "s", "a", "r"]) as Promise<Hash>;
   }
 
+  /** The same for a token's id. */
   #idOf(tokenHash: string): Promise<string | null> {
-    return this.#send("get", this.#tokenKey(tokenHash)) as Promise<string | null>;
+    return this.#client.send("get", [this.#tokenKey(tokenHash)]) as Promise<string | null>;
   }
 
   /** The session that was read, if its time is not up; else it is removed. */

@@ -130,8 +130,8 @@ Deno.test("the Redis store", async (t) => {
     const { store } = opened;
     await store.create(newSession(1), T);
     const first = await store.use(sessionOf(1).id, T + 1);
-    assertEquals(await store.use(sessionOf(1).id, T + 5_000), first);
-    assertEquals((await store.use(sessionOf(1).id, T + 5_001))?.lastActiveMs, T + 5_001);
+    assertEquals(await store.use(sessionOf(1).id, T + 6_000), first);
+    assertEquals((await store.use(sessionOf(1).id, T + 6_001))?.lastActiveMs, T + 6_001);
   });
 });
 

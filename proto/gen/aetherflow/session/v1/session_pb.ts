@@ -805,7 +805,8 @@ export const SessionService: GenService<{
   },
   /**
    * WatchSessions streams what happens to sessions from now on, or from `start_offset` as far back as events are kept;
-   * OUT_OF_RANGE when they are not, and the caller has to list anew.
+   * OUT_OF_RANGE when they are not, and the caller has to list anew. The first message has no session: its offset is the
+   * one before the first event that follows.
    *
    * @generated from rpc aetherflow.session.v1.SessionService.WatchSessions
    */
