@@ -145,6 +145,8 @@ export const gatewayConfigSchema = z.strictObject({
   drain,
 }).prefault({});
 
+export { limitAddresses } from "./limits/config.ts";
+
 /** Validated configuration of one gateway worker. */
 export type GatewayConfig = z.output<typeof gatewayConfigSchema>;
 

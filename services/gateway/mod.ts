@@ -39,6 +39,7 @@ import { createCors } from "./inbound/cors.ts";
 import { createIdempotency } from "./inbound/idempotency.ts";
 import { ProtectedMode } from "./limits/protected_mode.ts";
 import { createRateLimits } from "./limits/rate_limits.ts";
+import { createLimitSync, type LimitRedis } from "./limits/shared_limits.ts";
 import { Slots } from "./limits/slots.ts";
 import { createGatewayMetrics } from "./metrics.ts";
 import { createMetricsCollector } from "./metrics_collector.ts";
@@ -96,6 +97,8 @@ export interface GatewayDeps {
   residentMemoryBytes(): number;
   /** Answer of /version; `version` is in the OpenAPI document too. */
   readonly version: Readonly<Record<string, string>> & { readonly version: string };
+  /** Where gateways share their rate limits; undefined: each has its own. The gateway closes it. */
+  readonly limitRedis?: LimitRedis | undefined;
   /** Starts the HTTP server. */
   listen(handler: HttpHandler): HttpListener;
   /** Starts the TCP server under gRPC. */
@@ -228,6 +231,15 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     log: deps.log,
   });
   let rateLimits = createRateLimits({ config: config.rateLimit, clock, seed: deps.seed });
+  const limitSync = deps.limitRedis && createLimitSync({
+    tables: () => rateLimits.shared,
+    redis: deps.limitRedis,
+    keyPrefix: config.rateLimit.redis.keyPrefix,
+    intervalMs: config.rateLimit.redis.syncIntervalMs,
+    timer,
+    clock,
+    log: deps.log,
+  });
   const stages: { -readonly [Stage in keyof Stages]: Stages[Stage] } = {
     tracing: createTracing(isTracing()),
     clients: createClientAddresses(config.trustedProxies),
@@ -353,6 +365,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     bodyTimeouts.close();
     departures.close();
     authentication.close();
+    await limitSync?.close();
   }
 
   return {

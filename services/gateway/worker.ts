@@ -8,6 +8,10 @@ import { listenHttp } from "./edges/listener.ts";
 import { listenResp } from "./edges/resp.ts";
 import { createGatewayModule } from "./mod.ts";
 import { systemTimer } from "./timer.ts";
+import { limitAddresses, type RateLimitConfig } from "./limits/config.ts";
+import { LIMIT_SCRIPTS, type LimitRedis } from "./limits/shared_limits.ts";
+import { openRedisClient } from "../../storage/redis/mod.ts";
+import type { Logger } from "../runtime/log.ts";
 import { VERSION } from "../runtime/version.ts";
 
 runWorker({
@@ -29,6 +33,7 @@ runWorker({
       timer: systemTimer,
       fetch,
       newRequestId: () => formatGuuid(ids.next()),
+      limitRedis: await openLimitRedis(config.rateLimit, context.log),
       seed: new DataView(context.random.fill(new Uint8Array(4)).buffer).getInt32(0),
       log: context.log,
       metrics: context.metrics,
@@ -74,4 +79,12 @@ runWorker({
 /** The certificate that a port is to take; undefined when it has it already. */
 function changed(from: TlsTexts | undefined, to: TlsTexts | undefined): TlsTexts | undefined {
   return JSON.stringify(from) === JSON.stringify(to) ? undefined : to;
+}
+
+/** Undefined where each gateway counts by itself. One that Redis does not answer starts nevertheless. */
+async function openLimitRedis(config: RateLimitConfig, log: Logger): Promise<LimitRedis | undefined> {
+  const nodes = limitAddresses(config);
+  if (nodes.length === 0) return undefined;
+  const onState = (isReady: boolean, reason: string) => log.info("Redis of rate limits", { isReady, reason });
+  return await openRedisClient({ ...config.redis, nodes, onState }, LIMIT_SCRIPTS);
 }

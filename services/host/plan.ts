@@ -1,5 +1,5 @@
 /** What runs, in which order, on which ports, and with exactly which permissions: a function of the configuration. */
-import type { GatewayWorkerConfig, TlsTexts } from "../gateway/config.ts";
+import { type GatewayWorkerConfig, limitAddresses, type TlsTexts } from "../gateway/config.ts";
 import { etcdAddresses, type EtcdTlsTexts, type KvWorkerConfig } from "../kv/config.ts";
 import { redisAddresses } from "../session/config.ts";
 import { clusterNetworks, dialableHost } from "./cluster_config.ts";
@@ -187,7 +187,9 @@ export function createPlan(
           tcp,
           config: workerConfig,
           dataDirectory: undefined,
-          permissions: permissions({ net: [...tcp.map(hostAndPort), ...net] }),
+          permissions: permissions({
+            net: [...tcp.map(hostAndPort), ...net, ...limitAddresses(gateway.rateLimit).map(hostAndPort)],
+          }),
         };
       }
     }
