@@ -19,6 +19,9 @@ export const ACTIVATION_MS = 15_000;
 /** What clocks of machines may differ by. */
 export const SKEW_MS = 60_000;
 
+/** Attempts to make the first key while other machines change keys too. */
+const ATTEMPTS_MAX = 16;
+
 const encoder = new TextEncoder();
 
 /** Algorithms of access tokens. */
@@ -100,14 +103,14 @@ export class SigningKeys {
     if (this.#deps.records.isShared) await this.#read();
     const now = this.#deps.clock.wallMs();
     await this.#raiseTokenTime();
-    const newest = this.#keys.at(-1)?.record;
-    const { algorithm, keyRotationMs } = this.#deps.config;
-    if (
-      this.#fixed === undefined &&
-      (newest === undefined || newest.algorithm !== algorithm || now - newest.createdAtMs >= keyRotationMs)
-    ) {
-      // One of another algorithm cannot sign in the meantime.
-      await this.#add(newest === undefined || newest.algorithm !== algorithm ? now : now + ACTIVATION_MS);
+    if (this.#fixed === undefined) {
+      // Without one of the algorithm nothing can be signed: it signs at once.
+      for (let attempt = 1; !this.#isNewestUsable(); attempt++) {
+        if (attempt > ATTEMPTS_MAX) throw new AuthError("conflict");
+        await this.#add(now);
+      }
+      const isOld = now - this.#keys.at(-1)!.record.createdAtMs >= this.#deps.config.keyRotationMs;
+      if (isOld) await this.#add(now + ACTIVATION_MS);
     }
     await this.#prune(now);
     return this.#ids() !== before;
@@ -143,6 +146,10 @@ export class SigningKeys {
     return { jwks: JSON.stringify({ keys }), secrets };
   }
 
+  #isNewestUsable(): boolean {
+    return this.#keys.at(-1)?.record.algorithm === this.#deps.config.algorithm;
+  }
+
   /** Text that changes with the keys. */
   #ids(): string {
     return this.#keys.map(({ record }) => record.kid).join();
@@ -154,7 +161,7 @@ export class SigningKeys {
     this.#headVersion = (await records.get("signing-head"))?.version ?? 0;
     const stored = await records.list("signing/", "", LIST_MAX);
     this.#keys = stored.map((stored) => ({ stored, record: JSON.parse(stored.value) as KeyRecord }))
-      .sort((a, b) => a.record.activeAtMs - b.record.activeAtMs);
+      .sort((a, b) => a.record.activeAtMs - b.record.activeAtMs || a.stored.version - b.stored.version);
     const known = new Set(this.#keys.map(({ record }) => record.kid));
     for (const kid of this.#imported.keys()) if (!known.has(kid)) this.#imported.delete(kid);
   }
