@@ -40,7 +40,8 @@ export function createMetricsCollector(deps: CollectorDeps): MetricsCollector {
   }
 
   async function collect(): Promise<string> {
-    const others = deps.peers().filter((peer) => peer !== deps.self);
+    // Workers of other hosts (`session@10.0.0.2:7402`) are on the pages of theirs.
+    const others = deps.peers().filter((peer) => peer !== deps.self && !peer.includes("@"));
     const [own, ...pages] = await Promise.all([deps.registry.metrics(), ...others.map(statsOf)]);
     let up =
       "# HELP aetherflow_worker_up 1 when the worker answered this scrape.\n# TYPE aetherflow_worker_up gauge\n";
