@@ -1,10 +1,8 @@
 /** Figures of calls to services. Labels are bounded: services and RPCs are those of proto/, names those of the address
  *  book, codes gRPC's. */
 import { Code } from "@connectrpc/connect";
-import { Counter, Gauge, Histogram, type Registry } from "prom-client";
-
-/** Seconds, doubling from 125 µs to 8.2 s. */
-const DURATION_BUCKETS = Array.from({ length: 17 }, (_, i) => 0.000125 * 2 ** i);
+import { Counter, Gauge, type Registry } from "prom-client";
+import { registerDurations } from "./durations.ts";
 
 /** Codes are 0 (success) to 16. */
 const CODE_COUNT = 17;
@@ -63,13 +61,11 @@ export function createUpstreamMetrics(
       }
     },
   });
-  const durations = new Histogram({
-    name: "aetherflow_gateway_upstream_request_duration_seconds",
-    help: "Time until a service had answered, tries and pauses between them included; not of streams.",
-    labelNames: ["service", "method"],
-    buckets: DURATION_BUCKETS,
-    registers,
-  });
+  const durations = registerDurations<"service" | "method">(
+    registry,
+    "aetherflow_gateway_upstream_request_duration_seconds",
+    "Time until a service had answered, tries and pauses between them included; not of streams.",
+  );
   const retries = new Counter({
     name: "aetherflow_gateway_upstream_retries_total",
     help: "Calls that were sent again.",
@@ -147,11 +143,11 @@ export function createUpstreamMetrics(
       const labels = { service, method };
       const byCode = new Float64Array(CODE_COUNT);
       counts.push({ labels, byCode });
-      const duration = durations.labels(labels);
+      const duration = durations(labels);
       metrics = {
         end(code, durationMs) {
           byCode[code]!++;
-          if (durationMs >= 0) duration.observe(durationMs / 1000);
+          if (durationMs >= 0) duration.observe(durationMs);
         },
       };
       methods.set(key, metrics);
