@@ -52,6 +52,7 @@ Deno.test("gatewayConfigSchema has these defaults", () => {
     cors: corsConfigSchema.parse(undefined),
     rateLimit: rateLimitConfigSchema.parse(undefined),
     idempotency: { ttlMs: 86_400_000, answerBytesMax: 262_144 },
+    auth: { openPaths: ["/", "/openapi.json"], issuers: [] },
     drain: { readyGraceMs: 0 },
   });
 });

@@ -4,6 +4,7 @@ import type { Registry } from "prom-client";
 import { createAuthorization } from "./auth/access.ts";
 import { createAuthentication } from "./auth/authentication.ts";
 import { createCallGate } from "./auth/call_gate.ts";
+import { type ConnectionGate, createConnectionGate } from "./auth/connection_gate.ts";
 import { following } from "./auth/followers.ts";
 import { withSignIn } from "./auth/sign_in.ts";
 import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
@@ -104,7 +105,7 @@ export interface GatewayDeps {
   /** Starts the TCP server under gRPC. */
   listenGrpc(accept: AcceptSocket, onTlsError: () => void): TcpListener;
   /** Starts the Redis listener; `kv` gives the transport to the kv worker. */
-  listenResp(kv: () => Transport): RespListener;
+  listenResp(kv: () => Transport, gate: ConnectionGate): RespListener;
 }
 
 /** A running gateway. */
@@ -312,7 +313,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     listen: deps.listenGrpc,
   });
 
-  const resp = deps.listenResp(() => transport("kv"));
+  const resp = deps.listenResp(() => transport("kv"), createConnectionGate(authentication));
   own.rpc.service(
     AdminService,
     createAdminService({

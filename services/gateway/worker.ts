@@ -49,8 +49,15 @@ runWorker({
         }),
       listenGrpc: (accept, onTlsError) =>
         listenTcp({ ...config.grpc, isShared, tls: config.tlsTexts }, accept, onTlsError),
-      listenResp: (kv) =>
-        listenResp({ transport: kv, config: config.resp, isShared, timer: systemTimer, log: context.log }),
+      listenResp: (kv, gate) =>
+        listenResp({
+          transport: kv,
+          gate,
+          config: config.resp,
+          isShared,
+          timer: systemTimer,
+          log: context.log,
+        }),
     });
     await module.listening;
     let current = config;

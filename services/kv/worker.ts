@@ -6,6 +6,8 @@ import { randomFraction } from "../runtime/random.ts";
 import { runWorker, type WorkerContext, type WorkerModule } from "../runtime/run_worker.ts";
 import { isTracing } from "../runtime/tracing.ts";
 import { VERSION } from "../runtime/version.ts";
+import { ClusterBackend, createClusterGuard, guardCluster } from "./auth/cluster_guard.ts";
+import { ProductUsers } from "./auth/product_users.ts";
 import type { KvConfig, KvWorkerConfig } from "./config.ts";
 import { startCompactionTimer } from "./maintenance/compaction_timer.ts";
 import { memoryEngine, type OpenEngine } from "./engine.ts";
@@ -67,7 +69,7 @@ runWorker({
       config: config.autoCompaction,
     });
     serveAll(context.rpc, handlers);
-    serveRedis(context, {
+    const closeRedis = serveRedis(context, {
       backend,
       isAuthEnabled: () => auth.isEnabled,
       startsInOrder: true,
@@ -90,6 +92,7 @@ runWorker({
         clearInterval(progress);
         stopLeases();
         stopCompaction();
+        closeRedis();
         await close();
       },
     };
@@ -131,18 +134,23 @@ async function startOnEtcd(context: WorkerContext): Promise<WorkerModule> {
     fraction: () => randomFraction(context.random),
     log: context.log,
   });
-  for (const [service, handlers] of engine.services) context.rpc.service(service, handlers);
+  const { random, clock } = context;
+  const guard = createClusterGuard({ limits: config.auth, random, clock });
+  const backend = new ClusterBackend(engine.backend, guard);
+  for (const [service, handlers] of engine.services) {
+    context.rpc.service(service, guardCluster(guard, service, handlers));
+  }
   context.rpc.service(
     KeyValueService,
     createEntryHandlers({
-      backend: engine.backend,
+      backend,
       pause: () => new Promise((resolve) => setTimeout(resolve, 0)),
       maxKeyBytes: config.maxKeyBytes,
       maxValueBytes: config.maxValueBytes,
     }),
   );
-  serveRedis(context, {
-    backend: engine.backend,
+  const closeRedis = serveRedis(context, {
+    backend,
     isAuthEnabled: () => false,
     startsInOrder: false,
     figures: () => ({
@@ -157,20 +165,30 @@ async function startOnEtcd(context: WorkerContext): Promise<WorkerModule> {
   return {
     health: () => engine.health(),
     drain() {
+      closeRedis();
       engine.close();
       return Promise.resolve();
     },
   };
 }
 
-/** Serves Redis's clients, whose connections the gateways pass on. */
+/** Serves Redis's clients, whose connections the gateways pass on. The returned function ends what it does by itself. */
 function serveRedis(
   context: WorkerContext,
   parts: Pick<RedisDeps, "backend" | "isAuthEnabled" | "startsInOrder" | "figures">,
-): void {
+): () => void {
   const { redis, maxValueBytes } = context.config as KvConfig;
+  const products = new ProductUsers({
+    transport: () => context.peers.transport("session"),
+    clock: context.clock,
+    after(delayMs, fn) {
+      const timer = setTimeout(fn, delayMs);
+      return () => clearTimeout(timer);
+    },
+  });
   const { handlers } = createRedisModule({
     ...parts,
+    products,
     keyPrefix: new TextEncoder().encode(redis.keyPrefix),
     limits: { valueBytesMax: maxValueBytes, outputBytesMax: redis.outputBytesMax },
     clock: { nowMs: () => Date.now() },
@@ -179,4 +197,5 @@ function serveRedis(
     log: context.log,
   });
   context.rpc.service(RedisService, handlers);
+  return () => products.close();
 }

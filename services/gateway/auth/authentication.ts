@@ -65,6 +65,8 @@ export interface Authenticator extends Authentication {
   readonly isRequired: boolean | undefined;
   /** The public keys that verify access tokens, as JSON; undefined while they are not known. */
   readonly jwks: string | undefined;
+  /** Resolves when it is known whether callers must show who they are, or after a moment. */
+  known(): Promise<void>;
   /** As `authenticate`, of a call over gRPC.
    *  @throws {GatewayError} (or rejects) as `authenticate` */
   authenticateCall(shown: CallCredentials): Caller | Promise<Caller>;
@@ -199,6 +201,7 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
     get jwks() {
       return policy.current?.jwks;
     },
+    known: () => policy.known(FIRST_POLICY_MS),
     authenticate,
     authenticateCall,
     refreshPolicy: () => policy.refresh(),

@@ -66,7 +66,7 @@ Deno.test("a client's own principal is not passed on", async () => {
 Deno.test("nothing is let through before the first policy, but health", async () => {
   const credentials = createFakeCredentials();
   credentials.failure = new ConnectError("starting", Code.Unavailable);
-  await using gateway = startTestGateway({ credentials });
+  await using gateway = startTestGateway({ credentials, config: { readRetryMs: 0 } });
   const waiting = answer(get(gateway, "/api/v1/kv"));
   assertEquals((await answer(get(gateway, "/livez")))[0], 200);
   assertEquals((await answer(get(gateway, "/.well-known/jwks.json")))[0], 503);
@@ -86,7 +86,7 @@ Deno.test("nothing is let through before the first policy, but health", async ()
 
 Deno.test("the last policy stays in force while the session worker is away", async () => {
   const credentials = required();
-  await using gateway = startTestGateway({ credentials });
+  await using gateway = startTestGateway({ credentials, config: { readRetryMs: 0 } });
   assertEquals(await answer(get(gateway, "/api/v1/kv")), [401, "unauthenticated"]);
   credentials.failure = new ConnectError("gone", Code.Unavailable);
   credentials.breakStreams();

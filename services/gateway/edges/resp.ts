@@ -8,6 +8,7 @@
 import type { ServeRequest, ServeResponse } from "$proto/aetherflow/kv/v1/redis_pb.ts";
 import { RedisService } from "$proto/aetherflow/kv/v1/redis_pb.ts";
 import type { Transport } from "@connectrpc/connect";
+import type { Admitted, ConnectionGate } from "../auth/connection_gate.ts";
 import type { Timer } from "../timer.ts";
 
 /** What the edge is made of. */
@@ -18,6 +19,8 @@ export interface RespEdgeDeps {
   /** Whether other workers listen on the same port (Linux). */
   readonly isShared: boolean;
   readonly timer: Timer;
+  /** Says whether clients must show who they are. */
+  readonly gate: ConnectionGate;
   readonly log: { debug(message: string, fields?: Record<string, unknown>): void };
 }
 
@@ -86,9 +89,14 @@ export function listenResp(deps: RespEdgeDeps): RespListener {
 
   async function serve(connection: Connection): Promise<void> {
     const via = openUpstream();
-    if (!await via.opened) return connection.refuse(LOADING);
-    if (isDown) return connection.close();
-    await connection.run(via);
+    const admitted = await deps.gate.admit(() => connection.close());
+    try {
+      if (admitted === undefined || !await via.opened) return connection.refuse(LOADING);
+      if (isDown) return connection.close();
+      await connection.run(via, admitted);
+    } finally {
+      admitted?.leave();
+    }
   }
 
   const accepting = accept();
@@ -144,7 +152,12 @@ class Upstream {
   }
 
   /** Takes a connection in and gives it a number. */
-  add(connection: Connection, remoteAddress: string, localAddress: string): number {
+  add(
+    connection: Connection,
+    remoteAddress: string,
+    localAddress: string,
+    mustAuthenticate: boolean,
+  ): number {
     const number = this.#nextNumber++;
     this.#connections.set(number, connection);
     this.#batch.opened.push({
@@ -152,6 +165,7 @@ class Upstream {
       connection: number,
       remoteAddress,
       localAddress,
+      mustAuthenticate,
     });
     this.#schedule();
     return number;
@@ -368,9 +382,10 @@ class Connection {
   }
 
   /** Reads until the client goes or the connection is closed. */
-  async run(via: Upstream): Promise<void> {
+  async run(via: Upstream, { mustAuthenticate }: Admitted): Promise<void> {
     this.#via = via;
-    this.#number = via.add(this, textOf(this.#socket.remoteAddr), textOf(this.#socket.localAddr));
+    const { remoteAddr, localAddr } = this.#socket;
+    this.#number = via.add(this, textOf(remoteAddr), textOf(localAddr), mustAuthenticate);
     let buffer = new Uint8Array(READ_BYTES_MIN);
     try {
       while (this.#isReading) {

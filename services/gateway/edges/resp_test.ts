@@ -7,6 +7,7 @@ import {
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
 import { systemTimer } from "../timer.ts";
+import { OPEN_CONNECTIONS } from "../auth/connection_gate.ts";
 import { listenResp, type RespListener } from "./resp.ts";
 
 type Answer = MessageInitShape<typeof ServeResponseSchema>;
@@ -48,6 +49,7 @@ function start(
     config: { host: "127.0.0.1", port: 0, maxConnections: options.maxConnections ?? 10 },
     isShared: false,
     timer: systemTimer,
+    gate: OPEN_CONNECTIONS,
     log: { debug: () => {} },
   });
   const port = Number(listener.address.split(":")[1]);

@@ -114,9 +114,10 @@ export function startTestGateway(options: TestGatewayOptions = {}): TestGateway 
     listen: (handler) => listenHttp(handler, { host: "127.0.0.1", port: 0, isShared: false, timer }),
     listenGrpc: (accept, onTlsError) =>
       listenTcp({ host: "127.0.0.1", port: 0, isShared: false, tls: options.tls }, accept, onTlsError),
-    listenResp: (kv) =>
+    listenResp: (kv, gate) =>
       listenResp({
         transport: kv,
+        gate,
         config: { ...config.resp, port: 0 },
         isShared: false,
         timer: systemTimer,

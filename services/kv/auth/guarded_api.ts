@@ -2,7 +2,6 @@
 import type { ApiWatch, Caller, Decision, KvApi, KvBackend } from "../api.ts";
 import { type Call, type Guard, type GuardedCaller, NOBODY, type Permit } from "./guard.ts";
 import { prefixRange } from "../key.ts";
-import type { Logins } from "./logins.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "../mvcc.ts";
 import type { DeleteResult, HistoryPage, ListPage, ListQuery, PutResult, TxnResult } from "../service.ts";
 import { checkPut, checkTxn, type DeleteOp, type PutOp, type Txn } from "../txn.ts";
@@ -12,7 +11,7 @@ import type { WatchAnswer, WatchCreate } from "../watch.ts";
 export class GuardedBackend implements KvBackend {
   readonly #nobody: KvApi;
 
-  constructor(readonly inner: KvBackend, readonly guard: Guard, readonly logins: Logins) {
+  constructor(readonly inner: KvBackend, readonly guard: Guard, readonly logins: Pick<KvBackend, "login">) {
     this.#nobody = new GuardedApi(inner.as(NOBODY), guard, NOBODY);
   }
 

@@ -1,6 +1,6 @@
 /** All Redis connections of the store: who they are, what they share, and the bounds on all of them together. */
 import type { ServeRequest, ServeResponse } from "$proto/aetherflow/kv/v1/redis_pb.ts";
-import type { KvBackend } from "../api.ts";
+import type { Caller, KvBackend } from "../api.ts";
 import { prefixRange } from "../key.ts";
 import { AbsentWatches } from "./absent_watches.ts";
 import { CommandTable } from "./commands/table.ts";
@@ -32,14 +32,34 @@ export interface StoreFigures {
   readonly version: string;
 }
 
+/** Somebody who has logged in. */
+export interface RedisLogin {
+  readonly username: string;
+  readonly caller: Caller;
+  /** Ends the looking at whether it still holds. Idempotent. */
+  close(): void;
+}
+
+/** Users whom the store does not know itself. */
+export interface RedisUsers {
+  /** Who name and password, or an API key as the password, prove somebody to be. `onChange` is told when that may do
+   *  something else and, with undefined, when it may do nothing more. @throws {KvError} `authFailed`. */
+  login(
+    shown: { readonly username: string; readonly secret: string },
+    onChange: (caller: Caller | undefined) => void,
+  ): Promise<RedisLogin>;
+}
+
 /** What the server is made of. */
 export interface RedisDeps {
   readonly backend: KvBackend;
   /** What Redis's keys begin with in the store; at least one byte. */
   readonly keyPrefix: Uint8Array;
   readonly limits: RedisLimits;
-  /** Whether clients must authenticate. */
+  /** Whether the store's own users must authenticate. */
   readonly isAuthEnabled: () => boolean;
+  /** The product's users, asked where a client must show who it is; undefined where there are none. */
+  readonly products?: RedisUsers;
   /** Whether writes are applied in the order of the calls, in the same turn: embedded engines do. */
   readonly startsInOrder: boolean;
   /** Time of day in milliseconds since 1970. */
@@ -71,6 +91,7 @@ export class RedisServer {
   readonly endOfTurn: (fn: () => void) => void;
   readonly startsInOrder: boolean;
   readonly isAuthEnabled: () => boolean;
+  readonly products: RedisUsers | undefined;
   readonly figures: () => StoreFigures;
   readonly commands = new CommandTable();
   readonly absentWatches = new AbsentWatches();
@@ -107,6 +128,7 @@ export class RedisServer {
     this.endOfTurn = deps.endOfTurn;
     this.startsInOrder = deps.startsInOrder;
     this.isAuthEnabled = deps.isAuthEnabled;
+    this.products = deps.products;
     this.figures = deps.figures;
     this.keyPrefix = deps.keyPrefix;
     this.keyRange = prefixRange(deps.keyPrefix);
@@ -236,8 +258,9 @@ export class RedisServer {
   }
 
   #take(request: ServeRequest, link: Link, sessions: Map<number, Session>): void {
-    for (const { connection, remoteAddress, localAddress } of request.opened) {
-      const session = new Session(this, link, connection, this.#nextId++, { remoteAddress, localAddress });
+    for (const { connection, remoteAddress, localAddress, mustAuthenticate } of request.opened) {
+      const peer = { remoteAddress, localAddress, mustAuthenticate };
+      const session = new Session(this, link, connection, this.#nextId++, peer);
       this.connectionsReceived++;
       sessions.set(connection, session);
       this.sessions.set(session.id, session);

@@ -9,6 +9,7 @@
 import type { Caller, KvApi } from "../api.ts";
 import type { KeyValue, RangeResult } from "../mvcc.ts";
 import { NOBODY } from "../auth/guard.ts";
+import { KvError } from "../errors.ts";
 import { Queue } from "../queue.ts";
 import type { PutOp } from "../txn.ts";
 import { copyBytes, latin1, Refusal } from "./args.ts";
@@ -25,7 +26,7 @@ import type { Link, LinkedConnection } from "./link.ts";
 import { WINDOW_BYTES } from "./link.ts";
 import { type Command, RespParser } from "./parser.ts";
 import { Failure, NIL_ARRAY, OK, QUEUED, type Reply } from "./reply.ts";
-import type { RedisServer } from "./server.ts";
+import type { RedisLogin, RedisServer } from "./server.ts";
 import { LeaseWanted, View } from "./view.ts";
 
 /** Commands of one connection that may be under way; further ones wait in its buffer. */
@@ -67,6 +68,8 @@ interface Watched {
 export interface Peer {
   readonly remoteAddress: string;
   readonly localAddress: string;
+  /** Whether it must show who it is, since the product has users. */
+  readonly mustAuthenticate: boolean;
 }
 
 /** A connection. */
@@ -108,6 +111,8 @@ export class Session implements LinkedConnection {
   #multiBytes = 0;
   #isMultiBroken = false;
   #watched: Watched[] | undefined;
+  /** Of a user of the product. */
+  #login: RedisLogin | undefined;
 
   constructor(
     readonly server: RedisServer,
@@ -119,11 +124,16 @@ export class Session implements LinkedConnection {
     this.createdMs = this.lastActiveMs = server.clock.nowMs();
     this.api = server.backend.as(NOBODY);
     this.#parser = new RespParser(server.parserLimits);
-    this.#parser.isAuthenticated = !server.isAuthEnabled();
+    this.#parser.isAuthenticated = !this.takesLogin;
+  }
+
+  /** Whether nothing can be done without a login. */
+  get takesLogin(): boolean {
+    return this.peer.mustAuthenticate || this.server.isAuthEnabled();
   }
 
   get isAuthenticated(): boolean {
-    return this.#parser.isAuthenticated || !this.server.isAuthEnabled();
+    return this.#parser.isAuthenticated || !this.takesLogin;
   }
 
   get isSubscribed(): boolean {
@@ -243,6 +253,8 @@ export class Session implements LinkedConnection {
     this.#isEnding = true;
     this.unwatch();
     this.#multi = this.#held = undefined;
+    this.#login?.close();
+    this.#login = undefined;
     this.#onIdle?.();
   }
 
@@ -252,8 +264,35 @@ export class Session implements LinkedConnection {
     return new Promise((resolve) => this.#onIdle = resolve);
   }
 
+  /** Logs in with a name and a password, or an API key as the password: as a user of the product, or else of the store.
+   *  @throws {KvError} `authFailed`; another when that cannot be found out. */
+  async logIn(username: string, secret: string): Promise<void> {
+    const { backend, products, isAuthEnabled } = this.server;
+    if (this.peer.mustAuthenticate && products !== undefined) {
+      try {
+        const login = await products.login({ username, secret }, (caller) => this.#onRights(caller));
+        if (this.isClosed) return login.close();
+        this.become(login.caller, login.username);
+        this.#login = login;
+        return;
+      } catch (error) {
+        if (!isAuthEnabled() || !(error instanceof KvError && error.kind === "authFailed")) throw error;
+      }
+    }
+    this.become(await backend.login(username, secret), username);
+  }
+
+  /** What the session may do has changed; with undefined it may do nothing more, and its client hears of it by the end of
+   *  the connection. */
+  #onRights(caller: Caller | undefined): void {
+    if (caller === undefined) this.abort();
+    else this.api = this.server.backend.as(caller);
+  }
+
   /** Makes the session one of this caller. */
   become(caller: Caller, user: string): void {
+    this.#login?.close();
+    this.#login = undefined;
     this.api = this.server.backend.as(caller);
     this.user = user;
     this.#parser.isAuthenticated = true;
@@ -268,7 +307,7 @@ export class Session implements LinkedConnection {
     this.replies = "on";
     this.name = "";
     this.become(NOBODY, "default");
-    this.#parser.isAuthenticated = !this.server.isAuthEnabled();
+    this.#parser.isAuthenticated = !this.takesLogin;
   }
 
   #account(): void {

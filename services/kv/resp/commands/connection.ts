@@ -166,7 +166,7 @@ function greeting(session: Session): Reply {
 
 function auth(session: Session, parts: Command): Reply | Promise<Reply> {
   if (parts.length > 3) throw new Refusal(SYNTAX_ERROR);
-  if (parts.length === 2 && !session.server.isAuthEnabled()) {
+  if (parts.length === 2 && !session.takesLogin) {
     throw new Refusal(
       "ERR AUTH <password> called without any password configured for the default user. " +
         "Are you sure your configuration is correct?",
@@ -178,12 +178,8 @@ function auth(session: Session, parts: Command): Reply | Promise<Reply> {
 
 /** Without authentication, `default` is whoever comes, as in Redis. */
 async function logIn(session: Session, user: string, password: string): Promise<void> {
-  const { server } = session;
-  if (!server.isAuthEnabled() && user === "default") {
-    session.become(NOBODY, user);
-    return;
-  }
-  session.become(await server.backend.login(user, password), user);
+  if (!session.takesLogin && user === "default") session.become(NOBODY, user);
+  else await session.logIn(user, password);
 }
 
 function clientName(bytes: Uint8Array): string {

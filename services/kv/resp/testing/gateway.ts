@@ -70,6 +70,7 @@ export class TestGateway {
     const remoteAddress = `127.0.0.1:${50_000 + number}`;
     this.send({
       opened: [{
+        mustAuthenticate: false,
         $typeName: "aetherflow.kv.v1.RedisClient",
         connection: number,
         remoteAddress,

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file aetherflow/kv/v1/redis.proto.
  */
 export const file_aetherflow_kv_v1_redis: GenFile = /*@__PURE__*/
-  fileDesc("ChxhZXRoZXJmbG93L2t2L3YxL3JlZGlzLnByb3RvEhBhZXRoZXJmbG93Lmt2LnYxIlAKC1JlZGlzQ2xpZW50EhIKCmNvbm5lY3Rpb24YASABKA0SFgoOcmVtb3RlX2FkZHJlc3MYAiABKAkSFQoNbG9jYWxfYWRkcmVzcxgDIAEoCSK9AQoMU2VydmVSZXF1ZXN0Ei0KBm9wZW5lZBgBIAMoCzIdLmFldGhlcmZsb3cua3YudjEuUmVkaXNDbGllbnQSGAoQcGllY2VfY29ubmVjdGlvbhgCIAMoDRITCgtwaWVjZV9ieXRlcxgDIAMoDRIMCgRkYXRhGAQgASgMEg4KBmNsb3NlZBgFIAMoDRIaChJ3cml0dGVuX2Nvbm5lY3Rpb24YBiADKA0SFQoNd3JpdHRlbl9ieXRlcxgHIAMoDSKvAQoNU2VydmVSZXNwb25zZRIYChBwaWVjZV9jb25uZWN0aW9uGAEgAygNEhMKC3BpZWNlX2J5dGVzGAIgAygNEgwKBGRhdGEYAyABKAwSDQoFY2xvc2UYBCADKA0SDQoFYWJvcnQYBSADKA0SGAoQdGFrZW5fY29ubmVjdGlvbhgGIAMoDRITCgt0YWtlbl9ieXRlcxgHIAMoDRIUCgx3aW5kb3dfYnl0ZXMYCCABKA0yXAoMUmVkaXNTZXJ2aWNlEkwKBVNlcnZlEh4uYWV0aGVyZmxvdy5rdi52MS5TZXJ2ZVJlcXVlc3QaHy5hZXRoZXJmbG93Lmt2LnYxLlNlcnZlUmVzcG9uc2UoATABYgZwcm90bzM");
+  fileDesc("ChxhZXRoZXJmbG93L2t2L3YxL3JlZGlzLnByb3RvEhBhZXRoZXJmbG93Lmt2LnYxImsKC1JlZGlzQ2xpZW50EhIKCmNvbm5lY3Rpb24YASABKA0SFgoOcmVtb3RlX2FkZHJlc3MYAiABKAkSFQoNbG9jYWxfYWRkcmVzcxgDIAEoCRIZChFtdXN0X2F1dGhlbnRpY2F0ZRgEIAEoCCK9AQoMU2VydmVSZXF1ZXN0Ei0KBm9wZW5lZBgBIAMoCzIdLmFldGhlcmZsb3cua3YudjEuUmVkaXNDbGllbnQSGAoQcGllY2VfY29ubmVjdGlvbhgCIAMoDRITCgtwaWVjZV9ieXRlcxgDIAMoDRIMCgRkYXRhGAQgASgMEg4KBmNsb3NlZBgFIAMoDRIaChJ3cml0dGVuX2Nvbm5lY3Rpb24YBiADKA0SFQoNd3JpdHRlbl9ieXRlcxgHIAMoDSKvAQoNU2VydmVSZXNwb25zZRIYChBwaWVjZV9jb25uZWN0aW9uGAEgAygNEhMKC3BpZWNlX2J5dGVzGAIgAygNEgwKBGRhdGEYAyABKAwSDQoFY2xvc2UYBCADKA0SDQoFYWJvcnQYBSADKA0SGAoQdGFrZW5fY29ubmVjdGlvbhgGIAMoDRITCgt0YWtlbl9ieXRlcxgHIAMoDRIUCgx3aW5kb3dfYnl0ZXMYCCABKA0yXAoMUmVkaXNTZXJ2aWNlEkwKBVNlcnZlEh4uYWV0aGVyZmxvdy5rdi52MS5TZXJ2ZVJlcXVlc3QaHy5hZXRoZXJmbG93Lmt2LnYxLlNlcnZlUmVzcG9uc2UoATABYgZwcm90bzM");
 
 /**
  * A client that connected.
@@ -38,6 +38,13 @@ export type RedisClient = Message<"aetherflow.kv.v1.RedisClient"> & {
    * @generated from field: string local_address = 3;
    */
   localAddress: string;
+
+  /**
+   * There are users, so that the client must show who it is, by AUTH or HELLO.
+   *
+   * @generated from field: bool must_authenticate = 4;
+   */
+  mustAuthenticate: boolean;
 };
 
 /**
