@@ -6,6 +6,10 @@ import { ConfigError } from "./config_sources.ts";
  *  modules of the workers take them by `reconfigure`. */
 const RELOADABLE: readonly string[] = [
   "log.level",
+  "session.auth.accessTokenMs",
+  "session.auth.refreshGraceMs",
+  "session.auth.refreshTokenMs",
+  "session.idleTimeoutMs",
   "gateway.allowedHosts",
   "gateway.cors",
   "gateway.limits",

@@ -37,6 +37,13 @@ runWorker({
         service.failure === undefined
           ? { ok: true, detail: "" }
           : { ok: false, detail: service.failure.message },
+      reconfigure(value) {
+        // They are read with each session and each token that is made; what there is keeps the times it was given.
+        const { idleTimeoutMs, auth: { accessTokenMs, refreshTokenMs, refreshGraceMs } } =
+          value as SessionConfig;
+        config.idleTimeoutMs = idleTimeoutMs;
+        Object.assign(config.auth, { accessTokenMs, refreshTokenMs, refreshGraceMs });
+      },
       async drain() {
         clearInterval(sweep);
         await auth.close();

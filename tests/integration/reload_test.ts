@@ -93,16 +93,25 @@ Deno.test("a reload under load takes effect and drops no request and no socket",
 Deno.test("a changed file is read by itself, and the keeper passes SIGHUP on", async () => {
   const folder = await Deno.makeTempDir({ prefix: "aetherflow-reload-" });
   const file = `${folder}/aetherflow.yaml`;
-  const text = (level: string) => `log: { level: ${level} }\nsession: { engine: memory }\n`;
-  await Deno.writeTextFile(file, text("info"));
+  const text = (level: string, idleTimeoutMs: number) =>
+    `log: { level: ${level} }\nsession: { engine: memory, idleTimeoutMs: ${idleTimeoutMs} }\n`;
+  await Deno.writeTextFile(file, text("info", 60_000));
   await using product = await startProduct({
     cwd: folder,
     keeper: true,
     args: ["--config", file, "--set", "host.reload.intervalMs=50"],
   });
-  await Deno.writeTextFile(`${file}.new`, text("debug"));
+  await Deno.writeTextFile(`${file}.new`, text("debug", 120_000));
   await Deno.rename(`${file}.new`, file);
-  assert((await logged(product, 1, "configuration reloaded", '"applied":["log.level"]')).includes("version"));
+  const line = await logged(product, 1, "configuration reloaded");
+  assert(line.includes('"applied":["log.level","session.idleTimeoutMs"]'), line);
+  const response = await fetch(`${product.url}/api/v1/sessions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ userId: "ann" }),
+  });
+  const { session } = await response.json();
+  assertEquals(Date.parse(session.expiresAt) - Date.parse(session.createdAt), 120_000);
   product.kill("SIGHUP");
   await logged(product, 2, "configuration reloaded");
   assertEquals(await product.stop(), 0);
