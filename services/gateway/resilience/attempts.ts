@@ -52,28 +52,29 @@ export async function runAttempts<T>(
     let failure: unknown;
     let begun: Attempt | undefined;
     try {
-      begun = upstream.begin(plan.hash, avoid);
+      begun = upstream.begin(clock.now(), plan.hash, avoid);
     } catch (error) {
-      if (!plan.isRepeatable || !upstream.mayRecover(plan.waitMs)) throw error;
+      if (!plan.isRepeatable || !upstream.mayRecover(plan.waitMs, clock.now())) throw error;
       failure = error;
     }
     if (begun !== undefined) {
       const nowMs = clock.now();
       const timeoutMs = Math.floor(plan.deadlineAtMs - nowMs);
       if (timeoutMs < 1) {
-        upstream.end(begun, "none");
+        upstream.end(begun, "none", nowMs);
         throw outOfTime();
       }
       if (isFirst) upstream.budget.request(nowMs);
       isFirst = false;
       try {
         const answer = await attempt(begun.target, timeoutMs);
-        upstream.end(begun, "success");
+        upstream.end(begun, "success", clock.now());
         return answer;
       } catch (error) {
         upstream.end(
           begun,
           error instanceof ConnectError ? outcomeOf(error.code, timeoutMs, plan.mayWait) : "none",
+          clock.now(),
         );
         if (!(error instanceof ConnectError) || error.code !== Code.Unavailable) throw error;
         failure = error;
@@ -81,7 +82,7 @@ export async function runAttempts<T>(
     }
     // Unavailable. What follows decides whether to try again, and waits before it.
     const isUnsent = begun === undefined || wasNeverSent(failure);
-    const hasOther = begun !== undefined && upstream.hasOther(begun.target);
+    const hasOther = begun !== undefined && upstream.hasOther(begun.target, clock.now());
     if (!plan.isRepeatable && !(isUnsent && hasOther)) throw failure;
     if (!isUnsent && retriesLeft-- <= 0) throw failure;
     if (Number.isNaN(giveUpAtMs)) giveUpAtMs = Math.min(clock.now() + plan.waitMs, plan.deadlineAtMs);

@@ -246,9 +246,9 @@ for (const preset of ["default", "off"]) {
 
 Deno.test("the only instance is chosen without asking a balancer, and its calls are counted", () => {
   const { upstream } = world(["kv"]);
-  const attempt = upstream.begin();
+  const attempt = upstream.begin(0);
   assertStrictEquals(attempt.target, upstream.targets()[0]);
   assertEquals(attempt.target.outstanding, 1);
-  upstream.end(attempt, "success");
+  upstream.end(attempt, "success", 0);
   assertEquals(attempt.target.outstanding, 0);
 });

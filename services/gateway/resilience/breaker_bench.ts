@@ -13,7 +13,7 @@ Deno.bench("Breaker: enter, leave", { group: "breaker" }, () => {
   breaker.leave(breaker.enter(1), "success", 1);
 });
 Deno.bench("Upstream: begin, end (one instance)", { group: "breaker" }, () => {
-  upstream.end(upstream.begin(), "success");
+  upstream.end(upstream.begin(1), "success", 1);
 });
 Deno.bench("a promise alone", { group: "breaker", baseline: true }, async () => {
   await answer();

@@ -19,7 +19,6 @@ export interface UpstreamDeps {
   /** Name of the service. */
   readonly name: string;
   readonly peers: UpstreamPeers;
-  readonly clock: { now(): number };
   readonly balancer: Parameters<typeof createBalancer>[0];
   /** Gives numbers in [0, 1). */
   chance(): number;
@@ -70,7 +69,7 @@ export interface Attempt {
   readonly number: number;
 }
 
-/** A service and its instances. */
+/** A service and its instances. Times are monotonic milliseconds. */
 export class Upstream {
   readonly budget: RetryBudget;
   readonly #deps: UpstreamDeps;
@@ -104,10 +103,9 @@ export class Upstream {
    *  there is no other.
    *  @throws {ConnectError} `unavailable` when no instance is up.
    *  @throws {GatewayError} `breaker_open` when all that are up are left alone. Nothing was sent in either case. */
-  begin(hash?: number, avoid?: Target): Attempt {
+  begin(nowMs: number, hash?: number, avoid?: Target): Attempt {
     this.#look();
     const up = this.#up;
-    const nowMs = this.#deps.clock.now();
     const target = up.length === 1 ? up[0]! : this.#choose(up, hash, avoid, nowMs);
     const number = target.breaker === undefined ? 0 : target.breaker.enter(nowMs);
     if (number === REFUSED) throw this.#breakerOpen(up, nowMs);
@@ -116,9 +114,9 @@ export class Upstream {
   }
 
   /** A call is over; says what it told of its target. */
-  end(attempt: Attempt, outcome: Outcome): void {
+  end(attempt: Attempt, outcome: Outcome, nowMs: number): void {
     this.release(attempt);
-    this.tell(attempt, outcome);
+    this.tell(attempt, outcome, nowMs);
   }
 
   /** The first half of `end`, for calls that told all long before they end. */
@@ -127,18 +125,16 @@ export class Upstream {
   }
 
   /** The other half. */
-  tell({ target, number }: Attempt, outcome: Outcome): void {
-    const nowMs = this.#deps.clock.now();
+  tell({ target, number }: Attempt, outcome: Outcome, nowMs: number): void {
     target.breaker?.leave(number, outcome, nowMs);
     if (outcome === "success") recordSuccess(target.outlier);
     else if (outcome === "failure") this.#countFailure(target, nowMs);
   }
 
   /** Whether a call that failed at `target` could go elsewhere now. */
-  hasOther(target: Target): boolean {
+  hasOther(target: Target, nowMs: number): boolean {
     this.#look();
     if (this.#up.length < 2) return false;
-    const nowMs = this.#deps.clock.now();
     return this.#up.some((other) =>
       other !== target && passes(other, nowMs) && !other.outlier.isEjected(nowMs)
     );
@@ -146,8 +142,7 @@ export class Upstream {
 
   /** Whether the service may be back soon: an instance is being replaced, or a breaker has only just opened, perhaps
    *  because its target is. */
-  mayRecover(withinMs: number): boolean {
-    const nowMs = this.#deps.clock.now();
+  mayRecover(withinMs: number, nowMs: number): boolean {
     return this.#up.length === 0 ||
       this.#up.some(({ breaker }) => breaker !== undefined && breaker.openForMs(nowMs) <= withinMs);
   }

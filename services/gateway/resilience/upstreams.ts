@@ -101,7 +101,6 @@ export function createUpstreams(deps: UpstreamsDeps): Upstreams {
       upstream: new Upstream({
         name: service,
         peers: deps.peers,
-        clock: deps.clock,
         chance: deps.chance,
         balancer: own?.balancer ?? "leastOutstanding",
         breaker: service === deps.self ? undefined : breakerSettings(config, service),

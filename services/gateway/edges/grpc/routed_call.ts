@@ -47,7 +47,7 @@ export class RoutedCall implements RawCall, RawCallHandler {
     this.#handler = handler;
     this.#options = options;
     this.#startedAtMs = method.clock.now();
-    this.#begin(undefined);
+    this.#begin(undefined, this.#startedAtMs);
   }
 
   send(message: Uint8Array): boolean {
@@ -69,7 +69,7 @@ export class RoutedCall implements RawCall, RawCallHandler {
   cancel(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#leave("none");
+    this.#leave("none", this.#method.clock.now());
     this.#method.metrics.end(Code.Canceled, -1);
     this.#call?.cancel();
   }
@@ -82,7 +82,7 @@ export class RoutedCall implements RawCall, RawCallHandler {
   onMessage(message: Uint8Array): void {
     this.#wasAnswered = true;
     // A stream may live for days; that it answers says what there is to say.
-    if (!this.#method.isUnary) this.#tell("success");
+    if (!this.#method.isUnary && !this.#wasTold) this.#tell("success", this.#method.clock.now());
     this.#handler.onMessage(message);
   }
 
@@ -93,67 +93,73 @@ export class RoutedCall implements RawCall, RawCallHandler {
   onEnd(end: RawEnd): void {
     const method = this.#method;
     const target = this.#attempt?.target;
-    this.#leave(outcomeOf(end.code, this.#options.timeoutMs ?? Infinity, method.mayWait));
-    if (end.code === Code.Unavailable && target !== undefined && this.#mayGoOn(target, end)) {
-      return this.#begin(target);
+    const nowMs = method.clock.now();
+    this.#leave(outcomeOf(end.code, this.#options.timeoutMs ?? Infinity, method.mayWait), nowMs);
+    if (end.code === Code.Unavailable && target !== undefined && this.#mayGoOn(target, end, nowMs)) {
+      return this.#begin(target, nowMs);
     }
-    this.#finish(end);
+    this.#finish(end, nowMs);
   }
 
-  #begin(avoid: Target | undefined): void {
-    const { rpc, upstreams, upstream, clock } = this.#method;
+  #begin(avoid: Target | undefined, nowMs: number): void {
+    const { rpc, upstreams, upstream } = this.#method;
     const options = this.#options;
     const hash = upstream.isHashed ? upstreams.hashOfBytes(rpc, upstream.name, options.message) : undefined;
+    let attempt: Attempt;
     try {
-      this.#attempt = upstream.begin(hash, avoid);
+      attempt = upstream.begin(nowMs, hash, avoid);
     } catch (error) {
-      return this.#finish(refusal(error));
+      return this.#finish(refusal(error), nowMs);
     }
+    this.#attempt = attempt;
     this.#wasTold = false;
-    const nowMs = clock.now();
     if (avoid === undefined) upstream.budget.request(nowMs);
     const { timeoutMs } = options;
-    this.#call = startRawCall(
-      this.#attempt.target.transport,
+    const call = startRawCall(
+      attempt.target.transport,
       rpc,
       this,
       avoid === undefined || timeoutMs === undefined
         ? options
         : { ...options, timeoutMs: Math.max(1, timeoutMs - (nowMs - this.#startedAtMs)) },
     );
+    // It may have ended already, and another one begun.
+    if (this.#attempt === attempt) this.#call = call;
   }
 
   /** Whether a call that failed at `target` is made again elsewhere. */
-  #mayGoOn(target: Target, end: RawEnd): boolean {
-    const { isRepeatable, upstream, upstreams, clock } = this.#method;
-    if (this.#isOver || this.#wasAnswered || this.#options.isWhole !== true || !upstream.hasOther(target)) {
+  #mayGoOn(target: Target, end: RawEnd, nowMs: number): boolean {
+    const { isRepeatable, upstream, upstreams } = this.#method;
+    if (
+      this.#isOver || this.#wasAnswered || this.#options.isWhole !== true || !upstream.hasOther(target, nowMs)
+    ) {
       return false;
     }
     if (end.wasNeverSent === true) return true;
-    if (!isRepeatable || !upstream.budget.take(clock.now())) return false;
+    if (!isRepeatable || !upstream.budget.take(nowMs)) return false;
     upstreams.metrics.retried(upstream.name);
     return true;
   }
 
   /** The attempt is over. */
-  #leave(outcome: Outcome): void {
+  #leave(outcome: Outcome, nowMs: number): void {
     if (this.#attempt === undefined) return;
-    this.#tell(outcome);
+    this.#tell(outcome, nowMs);
     this.#method.upstream.release(this.#attempt);
     this.#attempt = undefined;
   }
 
-  #tell(outcome: Outcome): void {
+  #tell(outcome: Outcome, nowMs: number): void {
     if (this.#wasTold) return;
     this.#wasTold = true;
-    this.#method.upstream.tell(this.#attempt!, outcome);
+    this.#method.upstream.tell(this.#attempt!, outcome, nowMs);
   }
 
-  #finish(end: RawEnd): void {
+  #finish(end: RawEnd, nowMs: number): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    const { metrics, isUnary, clock } = this.#method;
-    metrics.end(end.code, isUnary ? clock.now() - this.#startedAtMs : -1);
+    const { metrics, isUnary } = this.#method;
+    metrics.end(end.code, isUnary ? nowMs - this.#startedAtMs : -1);
     this.#handler.onEnd(end);
   }
 }
