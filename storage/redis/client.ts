@@ -75,6 +75,7 @@ class Client implements RedisClient {
     this.firstAttempt = promise;
     redis.on("ready", () => {
       this.isReady = true;
+      this.#reason = "the connection was closed";
       options.onState?.(true, "");
       resolve();
     });
