@@ -70,6 +70,12 @@ export interface AccountsDeps {
 /** A name that users may have. */
 export const USERNAME = /^[a-z0-9._@-]{1,64}$/;
 
+/** The one spelling of a name that somebody signs in with; empty for what is no name. */
+export function canonicalName(text: string): string {
+  const name = text.length > 64 ? "" : text.toLowerCase();
+  return USERNAME.test(name) ? name : "";
+}
+
 /** Attempts at a commit that others were faster than. Each lost one is somebody else's success, so more than a few mean
  *  that very many change the same users at once. */
 const ATTEMPTS_MAX = 64;
@@ -98,9 +104,14 @@ export class Accounts {
 
   /** The user of a name. */
   async userByName(username: string): Promise<User | undefined> {
+    const id = await this.idByName(username);
+    return id === undefined ? undefined : await this.user(id);
+  }
+
+  /** The id of a name's user. */
+  async idByName(username: string): Promise<string | undefined> {
     if (!USERNAME.test(username)) return undefined;
-    const name = await this.#deps.records.get(`name/${username}`);
-    return name === undefined ? undefined : await this.user(name.value);
+    return (await this.#deps.records.get(`name/${username}`))?.value;
   }
 
   /** Up to `limit` users after a name, in the order of their names. */

@@ -3,7 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { type Principal, Principal_Kind, PrincipalSchema } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import { formatGuuid, type GuuidSource } from "../../runtime/guuid.ts";
 import { ADMIN } from "../../runtime/principal.ts";
-import { type Accounts, type ApiKey, isLive, type User } from "./accounts.ts";
+import { type Accounts, type ApiKey, canonicalName, isLive, type User } from "./accounts.ts";
 import { AuthError } from "./errors.ts";
 import { commonGrants } from "./grants.ts";
 import type { PasswordChecks } from "./password_checks.ts";
@@ -81,8 +81,9 @@ export class Authenticator {
 
   /** A name and a password, as clients send them who know no sessions.
    *  @throws {AuthError} `tooManyAttempts` too. */
-  async byPassword(username: string, password: string): Promise<Authenticated> {
+  async byPassword(name: string, password: string): Promise<Authenticated> {
     const { accounts, passwords, throttle } = this.#deps;
+    const username = canonicalName(name);
     const attempt = throttle.begin(username, "");
     let isRight = false;
     try {

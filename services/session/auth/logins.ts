@@ -1,7 +1,7 @@
 /** Signing in, staying signed in, and changing the password. */
 import type { Session } from "../session.ts";
 import type { AccessToken, AccessTokens } from "./access_tokens.ts";
-import type { Accounts, User } from "./accounts.ts";
+import { type Accounts, canonicalName, type User } from "./accounts.ts";
 import type { AuthConfig } from "./config.ts";
 import { AuthError } from "./errors.ts";
 import type { PasswordChecks } from "./password_checks.ts";
@@ -42,6 +42,11 @@ export interface LoginsDeps {
   readonly onNoteFailed: (error: unknown) => void;
 }
 
+/** An id that no user has: a GUUID has 26 characters. */
+const NOBODY = "nobody";
+/** How often a user's last login is noted, in milliseconds: each note is a write that is synced. */
+const NOTE_INTERVAL_MS = 60_000;
+
 /** Logins. */
 export class Logins {
   readonly #deps: LoginsDeps;
@@ -53,15 +58,16 @@ export class Logins {
   /** Opens a session. @throws {AuthError} `badLogin`, `tooManyAttempts`; a SessionError when no session can be opened. */
   async login(attempt: LoginAttempt): Promise<SignedIn> {
     const { accounts, sessions, passwords, throttle, accessTokens, refreshTokens, config } = this.#deps;
-    const username = attempt.username.toLowerCase();
+    const username = canonicalName(attempt.username);
     const counted = throttle.begin(username, attempt.clientIp);
     try {
-      const known = await accounts.userByName(username);
+      // The same calls whether there is such a user or not: each takes its time.
+      const id = await accounts.idByName(username) ?? NOBODY;
       // Before the password is looked at: whatever revokes the user's sessions from here on refuses this one.
-      const userEpoch = known === undefined ? 0 : await sessions.userEpoch(known.id);
-      const before = known === undefined ? undefined : await accounts.user(known.id);
+      const userEpoch = await sessions.userEpoch(id);
+      const before = await accounts.user(id);
       const { matches, isOutdated } = await passwords.verify(before, attempt.password);
-      const user = before === undefined ? undefined : await accounts.user(before.id);
+      const user = await accounts.user(id);
       if (
         !matches || user === undefined || user.isDisabled ||
         user.passwordChangedAtMs !== before?.passwordChangedAtMs
@@ -167,6 +173,8 @@ export class Logins {
         ? undefined
         : await passwords.hash(outdatedPassword);
       await accounts.updateUser(user.id, (current) => {
+        const isNoted = clock.wallMs() - current.lastLoginAtMs < NOTE_INTERVAL_MS;
+        if (isNoted && passwordHash === undefined) return undefined;
         const isSame = current.passwordChangedAtMs === user.passwordChangedAtMs;
         return {
           ...current,
