@@ -29,8 +29,7 @@ export class SessionEvents {
   #next: number;
   #told: number;
   readonly #first: number;
-  #wake: PromiseWithResolvers<void> | undefined;
-  #watchers = 0;
+  readonly #watches = new Set<SessionWatch>();
   #isClosed = false;
 
   constructor(options: { readonly kept: number; readonly watchersMax: number; readonly startMs: number }) {
@@ -46,7 +45,7 @@ export class SessionEvents {
 
   /** Watchers now. */
   get watchers(): number {
-    return this.#watchers;
+    return this.#watches.size;
   }
 
   /** Offset of the next event that will be told. */
@@ -64,21 +63,21 @@ export class SessionEvents {
   tell(): void {
     if (this.#told === this.#next) return;
     this.#told = this.#next;
-    this.#wakeUp();
+    for (const watch of this.#watches) watch.wake();
   }
 
   /** Ends all watches. */
   close(): void {
     this.#isClosed = true;
-    this.#wakeUp();
+    for (const watch of this.#watches) watch.wake();
   }
 
   /** A watch from `startOffset` on; 0 is from now on.
    *  @throws {SessionError} `tooManyWatchers`; `eventsGone` when `startOffset` is not kept or not given out yet. */
   watch(startOffset: number): SessionWatch {
     if (this.#isClosed) throw new SessionError("stopped");
-    if (this.#watchers >= this.watchersMax) {
-      throw new SessionError("tooManyWatchers", `${this.#watchers}, at most session.watchersMax`);
+    if (this.#watches.size >= this.watchersMax) {
+      throw new SessionError("tooManyWatchers", `${this.#watches.size}, at most session.watchersMax`);
     }
     const start = startOffset === 0 ? this.#told : startOffset;
     if (start < this.oldest || start > this.#told) {
@@ -87,8 +86,9 @@ export class SessionEvents {
         `start_offset is ${start}, kept are ${this.oldest} to ${this.#told - 1}`,
       );
     }
-    this.#watchers++;
-    return new SessionWatch(this, start, () => this.#watchers--);
+    const watch = new SessionWatch(this, start, () => this.#watches.delete(watch));
+    this.#watches.add(watch);
+    return watch;
   }
 
   /** Offset of the oldest event that is kept. */
@@ -108,25 +108,20 @@ export class SessionEvents {
     }
     return this.#ring[(offset - this.#first) % this.#kept];
   }
-
-  /** Resolves when something more was told, or the end came. */
-  changed(): Promise<void> {
-    if (this.#isClosed) return Promise.resolve();
-    return (this.#wake ??= Promise.withResolvers<void>()).promise;
-  }
-
-  #wakeUp(): void {
-    const wake = this.#wake;
-    this.#wake = undefined;
-    wake?.resolve();
-  }
 }
 
 /** One watcher's place in the ring. It holds no events: one that is too slow finds them gone. */
 export class SessionWatch {
   #isOpen = true;
+  #wake: (() => void) | undefined;
 
+  /** Use `SessionEvents.watch`. */
   constructor(readonly events: SessionEvents, public offset: number, private readonly left: () => void) {}
+
+  /** Whether nothing follows any more. */
+  get isClosed(): boolean {
+    return !this.#isOpen || this.events.isClosed;
+  }
 
   /** The next event if there is one. @throws {SessionError} `eventsGone`. */
   take(): SessionEvent | undefined {
@@ -135,10 +130,24 @@ export class SessionWatch {
     return event;
   }
 
+  /** Resolves when there may be something to take, or the end came. One at a time. */
+  changed(): Promise<void> {
+    if (this.isClosed || this.offset < this.events.nextOffset) return Promise.resolve();
+    return new Promise((resolve) => this.#wake = resolve);
+  }
+
+  /** Lets `changed` resolve. */
+  wake(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+
   /** Gives the place back. Idempotent. */
   close(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     this.left();
+    this.wake();
   }
 }

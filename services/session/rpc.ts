@@ -24,7 +24,7 @@ import { principalOf } from "../runtime/principal.ts";
 import { mayTouch, ownerOf, userMeant } from "./access.ts";
 import { hiddenOf } from "./auth/vouched.ts";
 import { SessionError } from "./errors.ts";
-import type { SessionEvent, SessionEventType } from "./events.ts";
+import type { SessionEvent, SessionEventType, SessionWatch } from "./events.ts";
 import { mapped, toConnectError } from "./rpc_errors.ts";
 import type { SessionChange, SessionService } from "./service.ts";
 import type { Session, SessionStats } from "./session.ts";
@@ -199,7 +199,9 @@ async function* watchSessions(
   context: HandlerContext,
 ): AsyncGenerator<WatchSessionsResponse, void, void> {
   const { signal } = context;
-  let watch;
+  let watch: SessionWatch | undefined;
+  const leave = () => watch?.close();
+  signal.addEventListener("abort", leave);
   try {
     const userId = userMeant(callerOf(context), request.userId);
     watch = service.watch(Number(request.startOffset));
@@ -210,7 +212,6 @@ async function* watchSessions(
       reason: "",
       atMs: service.nowMs(),
     });
-    const left = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
     for (let i = 1; !signal.aborted; i++) {
       const event = watch.take();
       if (event !== undefined) {
@@ -219,12 +220,13 @@ async function* watchSessions(
       } else if (service.events.isClosed) {
         throw new SessionError("stopped");
       } else {
-        await Promise.race([service.events.changed(), left]);
+        await watch.changed();
       }
     }
   } catch (error) {
     throw toConnectError(error);
   } finally {
+    signal.removeEventListener("abort", leave);
     watch?.close();
   }
 }

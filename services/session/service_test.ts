@@ -303,7 +303,7 @@ Deno.test("SessionService tells of a change when it is kept, and not before", as
   const created = service.create(request());
   assertEquals(watch.take(), undefined);
   let isTold = false;
-  const change = service.events.changed().then(() => isTold = true);
+  const change = watch.changed().then(() => isTold = true);
   await Promise.resolve();
   assertEquals(isTold, false);
   isKept = true;
@@ -352,7 +352,7 @@ Deno.test("SessionService's time never goes back, and sessions outlive no jump o
 
 Deno.test("SessionService.close() ends watches and opens nothing any more", async () => {
   const { service } = open();
-  const changed = service.events.changed();
+  const changed = service.watch(0).changed();
   await service.close();
   await service.close();
   await changed;

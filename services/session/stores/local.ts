@@ -242,11 +242,7 @@ export class LocalStore implements SessionStore {
       (userId === undefined || record.session.userId === userId) &&
       (connectionId === undefined || record.session.connectionId === connectionId) &&
       (state === undefined || record.session.state === state);
-    const group = connectionId !== undefined
-      ? this.#byConnection.get(connectionId)?.records ?? []
-      : userId !== undefined
-      ? this.#byUser.get(userId)?.records ?? []
-      : undefined;
+    const group = this.#smallestGroup(userId, connectionId);
     if (group !== undefined) {
       const all = group.filter(isWanted);
       const rest = all.filter((record) => record.id > after).sort((a, b) => a.id < b.id ? -1 : 1);
@@ -307,6 +303,19 @@ export class LocalStore implements SessionStore {
       }
     }
     await this.#journal.close();
+  }
+
+  /** The sessions of a user, or of a connection, whichever are fewer; undefined when neither is named. */
+  #smallestGroup(
+    userId: string | undefined,
+    connectionId: string | undefined,
+  ): readonly Record[] | undefined {
+    const users = userId === undefined ? undefined : this.#byUser.get(userId)?.records ?? [];
+    const connections = connectionId === undefined
+      ? undefined
+      : this.#byConnection.get(connectionId)?.records ?? [];
+    if (users === undefined || connections === undefined) return users ?? connections;
+    return users.length < connections.length ? users : connections;
   }
 
   #whenKept<T>(value: T): Awaitable<T> {

@@ -200,9 +200,10 @@ class RedisStore implements SessionStore {
     if (userId === undefined && connectionId === undefined) {
       return await this.#walk(state, after, limit, nowMs);
     }
-    const key = connectionId !== undefined ? `${this.#base}:c:${connectionId}` : this.#userKey(userId!);
+    // A user's are bounded by perUserMax, a connection's only by everybody's good will.
+    const key = userId !== undefined ? this.#userKey(userId) : `${this.#base}:c:${connectionId}`;
     const all = (await this.#group(key, nowMs)).filter((session) =>
-      (userId === undefined || session.userId === userId) &&
+      (connectionId === undefined || session.connectionId === connectionId) &&
       (state === undefined || session.state === state)
     );
     const rest = all.filter(({ id }) => id > after).sort((a, b) => a.id < b.id ? -1 : 1);
