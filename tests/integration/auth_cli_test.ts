@@ -1,6 +1,6 @@
 /** Users, keys and sessions by the command line, against the whole product. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { startProduct } from "../support/product.ts";
+import { FREE_PORTS, runProduct, startProduct } from "../support/product.ts";
 import { projectFile, ROOT } from "../support/paths.ts";
 
 const PASSWORD = "correct horse battery";
@@ -58,6 +58,7 @@ Deno.test("a first user, a second one, a key and a session, by the command line"
   const key = { AETHERFLOW_TOKEN: (await run("key create k --user alice", { env })).stdout.trim() };
   assertMatch(key.AETHERFLOW_TOKEN, /^afk_/);
   assertEquals((await run("kv put alice/x 1", { env: key })).code, 0);
+  assertEquals((await run("kv put other/x 1", { env: key })).code, 1);
   assertEquals((await run("user list", { env: key })).code, 1);
 
   // What is taken away is gone with the next request.
@@ -75,4 +76,38 @@ Deno.test("a first user, a second one, a key and a session, by the command line"
   assert(session !== undefined);
   assertEquals((await run(`session end ${JSON.parse(session).sessionId}`, { env: token })).code, 0);
   assertEquals((await run("whoami", { env: token })).code, 1);
+});
+
+Deno.test("session.auth.mode=required starts with an administrator of session.auth.bootstrap, and not without", async () => {
+  const data = await Deno.makeTempDir();
+  const start = ["start", "--data", data, "--set", "session.auth.mode=required", ...FREE_PORTS];
+  const refused = await runProduct(start, { cwd: data });
+  await Deno.remove(data, { recursive: true });
+  assertEquals(refused.code, 1);
+  assertStringIncludes(
+    refused.stderr,
+    "set session.auth.bootstrap.username and session.auth.bootstrap.password",
+  );
+
+  await using product = await startProduct({
+    args: ["--set", "session.auth.mode=required", "--set", "session.auth.bootstrap.username=boss"],
+    env: { AETHERFLOW_SESSION__AUTH__BOOTSTRAP__PASSWORD: PASSWORD },
+  });
+  const endpoint = product.addresses.http!;
+  const me = await fetch(`${endpoint}/api/v1/auth/me`);
+  await me.body?.cancel();
+  assertEquals(me.status, 401);
+  const login = await fetch(`${endpoint}/api/v1/auth/login`, {
+    method: "POST",
+    body: JSON.stringify({ username: "boss", password: PASSWORD }),
+    headers: { "content-type": "application/json" },
+  });
+  const { accessToken } = await login.json();
+  const metrics = await fetch(`${endpoint}/metrics`, { headers: { authorization: `Bearer ${accessToken}` } });
+  const figures = await metrics.text();
+  assertMatch(figures, /aetherflow_auth_logins_total\{result="ok",worker="session"\} 1/);
+  assertMatch(figures, /aetherflow_auth_password_hashes_total\{worker="password"\} [23]/);
+  // It holds the keys that sign tokens.
+  const { mode } = await Deno.stat(`${product.data}/session/users.sqlite`);
+  assertEquals(mode! & 0o777, 0o600);
 });
