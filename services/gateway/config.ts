@@ -9,15 +9,10 @@ import {
 import { rateLimitConfigSchema } from "./limits/config.ts";
 import { gatewayAuthConfigSchema } from "./auth/config.ts";
 import { fallbacksConfigSchema, upstreamsConfigSchema } from "./resilience/config.ts";
-import { isLoopbackHost } from "./limits/protected_mode.ts";
-
-const NOT_LOOPBACK =
-  "expected a loopback address (127.0.0.1, ::1 or localhost): no authentication is configured, " +
-  "and without it AetherFlow is not opened to a network";
 
 const http = z.strictObject({
-  host: z.string().min(1).default("127.0.0.1").refine(isLoopbackHost, { error: NOT_LOOPBACK }).describe(
-    "Address that HTTP listens on. Only loopback while no authentication is configured.",
+  host: z.string().min(1).default("127.0.0.1").describe(
+    "Address that HTTP listens on. Only loopback unless session.auth.mode is required.",
   ),
   port: z.int().min(0).max(65_535).default(8080).describe(
     "TCP port of HTTP; 0 takes any free one, which the ready line names.",
@@ -43,7 +38,8 @@ const tls = z.strictObject({
 
 const grpc = z.strictObject({
   host: z.string().min(1).default("127.0.0.1").describe(
-    "Address that gRPC listens on. Only loopback unless gateway.grpc.tls.clientCaFile is set.",
+    "Address that gRPC listens on. Only loopback unless session.auth.mode is required or gateway.grpc.tls.clientCaFile " +
+      "is set.",
   ),
   port: z.int().min(0).max(65_535).default(2379).describe(
     "TCP port of gRPC, which answers plain HTTP/1.1 too; 0 takes any free one, which the ready line names.",
@@ -67,14 +63,11 @@ const grpc = z.strictObject({
   minPingIntervalMs: z.int().min(0).max(3_600_000).default(5_000).describe(
     "How often a client may send HTTP/2 pings, in milliseconds. One that keeps sending more is closed with ENHANCE_YOUR_CALM.",
   ),
-}).prefault({}).refine((value) => isLoopbackHost(value.host) || value.tls.clientCaFile !== "", {
-  path: ["host"],
-  error: NOT_LOOPBACK + " (gateway.grpc.tls.clientCaFile authenticates by certificate)",
-});
+}).prefault({});
 
 const resp = z.strictObject({
-  host: z.string().min(1).default("127.0.0.1").refine(isLoopbackHost, { error: NOT_LOOPBACK }).describe(
-    "Address that the Redis protocol (RESP) listens on. Only loopback while no authentication is configured.",
+  host: z.string().min(1).default("127.0.0.1").describe(
+    "Address that the Redis protocol (RESP) listens on. Only loopback unless session.auth.mode is required.",
   ),
   port: z.int().min(0).max(65_535).default(6380).describe(
     "TCP port of the Redis protocol; 0 takes any free one, which the ready line names.",
@@ -146,6 +139,12 @@ export const gatewayConfigSchema = z.strictObject({
 }).prefault({});
 
 export { limitAddresses } from "./limits/config.ts";
+
+/** Which edges must not be open while `session.auth.mode` is not `required`, and why. */
+export { NEEDS_AUTHENTICATION, openEdges } from "./auth/exposure.ts";
+
+/** Where the keys of configured issuers are fetched from. */
+export { issuerAddresses } from "./auth/config.ts";
 
 /** Validated configuration of one gateway worker. */
 export type GatewayConfig = z.output<typeof gatewayConfigSchema>;

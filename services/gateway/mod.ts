@@ -5,6 +5,7 @@ import { createAuthorization } from "./auth/access.ts";
 import { createAuthentication } from "./auth/authentication.ts";
 import { createCallGate } from "./auth/call_gate.ts";
 import { type ConnectionGate, createConnectionGate } from "./auth/connection_gate.ts";
+import { openEdges } from "./auth/exposure.ts";
 import { following } from "./auth/followers.ts";
 import { withSignIn } from "./auth/sign_in.ts";
 import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
@@ -225,6 +226,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     config: config.auth,
     protectedMode,
     openPaths,
+    isExposed: openEdges(config).length > 0,
     isAllowedOrigin,
     clock,
     timer,

@@ -1,6 +1,7 @@
 /** The gateway worker: binds the gateway to Deno. */
 import { createGuuidSource, formatGuuid } from "../runtime/guuid.ts";
 import { runWorker } from "../runtime/run_worker.ts";
+import { exposureWarnings } from "./auth/exposure.ts";
 import type { GatewayWorkerConfig, TlsTexts } from "./config.ts";
 import { checkCertificate } from "./edges/certificate.ts";
 import { listenTcp } from "./edges/grpc/listener.ts";
@@ -24,6 +25,7 @@ runWorker({
         `gateway.workers is ${config.workers}, expected 1: only Linux spreads one port over several workers`;
       throw new Error(why);
     }
+    for (const warning of exposureWarnings(config)) context.log.warn(warning);
     const ids = createGuuidSource({ clock: context.clock, random: context.random });
     const module = createGatewayModule({
       config,

@@ -1,6 +1,6 @@
 /** The whole configuration: one schema, composed of the host's own keys and each service's part. */
 import { z } from "zod";
-import { gatewayConfigSchema } from "../gateway/config.ts";
+import { gatewayConfigSchema, NEEDS_AUTHENTICATION, openEdges } from "../gateway/config.ts";
 import { kvConfigSchema } from "../kv/config.ts";
 import { passwordConfigSchema } from "../password/config.ts";
 import { sessionConfigSchema } from "../session/config.ts";
@@ -93,6 +93,17 @@ export const configSchema = z.strictObject({
   session: sessionConfigSchema,
   password: passwordConfigSchema,
   gateway: gatewayConfigSchema,
+}).superRefine(({ gateway, session }, context) => {
+  if (session.auth.mode === "required") return;
+  for (const edge of openEdges(gateway)) {
+    context.addIssue({
+      code: "custom",
+      path: ["gateway", edge, "host"],
+      input: gateway[edge].host,
+      message: NEEDS_AUTHENTICATION +
+        (edge === "grpc" ? ", or gateway.grpc.tls.clientCaFile to let clients in by certificate" : ""),
+    });
+  }
 });
 
 /** The validated configuration. */

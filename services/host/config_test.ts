@@ -111,7 +111,8 @@ const FAULTS: [Sources, string][] = [
   [
     flags(["gateway.http.host", "0.0.0.0"]),
     "config: gateway.http.host is 0.0.0.0, expected a loopback address (127.0.0.1, ::1 or localhost): no " +
-    "authentication is configured, and without it AetherFlow is not opened to a network (flag --set gateway.http.host)",
+    "authentication is configured, and without it AetherFlow is not opened to a network; set session.auth.mode to " +
+    "required to open it (flag --set gateway.http.host)",
   ],
 ];
 
@@ -121,6 +122,40 @@ for (const [sources, message] of FAULTS) {
     assertEquals(error.problems, [message]);
   });
 }
+
+Deno.test("loadConfig() opens edges to a network only where everybody must show who they are", () => {
+  const files = [["gateway.grpc.tls.certFile", "c"], ["gateway.grpc.tls.keyFile", "k"]] as const;
+  const isTaken = (...settings: (readonly [string, string])[]) => {
+    try {
+      loadConfig(flags(...settings.map(([key, value]) => [key, value] as [string, string])));
+      return true;
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      assertEquals(
+        error.problems.every((problem) => problem.includes("no authentication is configured")),
+        true,
+      );
+      return false;
+    }
+  };
+  for (const edge of ["http", "grpc", "resp"]) {
+    for (const host of ["127.0.0.1", "127.1.2.3", "::1", "localhost"]) {
+      assertEquals(isTaken([`gateway.${edge}.host`, host]), true, `${edge} ${host}`);
+    }
+    for (
+      const host of ["0.0.0.0", "::", "192.168.1.1", "example.com", "127.0.0.1.example.com", "127.0.0.999"]
+    ) {
+      const open = [`gateway.${edge}.host`, host] as const;
+      assertEquals(isTaken(open), false, `${edge} ${host}`);
+      assertEquals(isTaken(open, ["session.auth.mode", "required"]), true, `${edge} ${host}`);
+    }
+  }
+  const open = ["gateway.grpc.host", "0.0.0.0"] as const;
+  assertEquals([isTaken(open, ...files), isTaken(open, ...files, ["gateway.grpc.tls.clientCaFile", "a"])], [
+    false,
+    true,
+  ]);
+});
 
 Deno.test("loadConfig() names every fault at once, up to a screenful", () => {
   const many = file(Array.from({ length: 30 }, (_, i) => `zebra${i}: 1`).join("\n"));

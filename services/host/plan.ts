@@ -1,5 +1,10 @@
 /** What runs, in which order, on which ports, and with exactly which permissions: a function of the configuration. */
-import { type GatewayWorkerConfig, limitAddresses, type TlsTexts } from "../gateway/config.ts";
+import {
+  type GatewayWorkerConfig,
+  issuerAddresses,
+  limitAddresses,
+  type TlsTexts,
+} from "../gateway/config.ts";
 import { etcdAddresses, type EtcdTlsTexts, type KvWorkerConfig } from "../kv/config.ts";
 import { redisAddresses } from "../session/config.ts";
 import { clusterNetworks, dialableHost } from "./cluster_config.ts";
@@ -188,7 +193,12 @@ export function createPlan(
           config: workerConfig,
           dataDirectory: undefined,
           permissions: permissions({
-            net: [...tcp.map(hostAndPort), ...net, ...limitAddresses(gateway.rateLimit).map(hostAndPort)],
+            net: [
+              ...tcp.map(hostAndPort),
+              ...net,
+              ...limitAddresses(gateway.rateLimit).map(hostAndPort),
+              ...issuerAddresses(gateway.auth).map(hostAndPort),
+            ],
           }),
         };
       }

@@ -41,6 +41,8 @@ export interface AuthenticationDeps {
   readonly protectedMode: ProtectedMode;
   /** Paths of the gateway's own that need no credential. */
   readonly openPaths: ReadonlySet<string>;
+  /** Whether a network reaches us: then nobody comes in for being on this machine, whatever the policy says. */
+  readonly isExposed: boolean;
   /** Whether pages of an origin may call with cookies. */
   isAllowedOrigin(origin: string): boolean;
   readonly clock: { now(): number; wallMs(): number };
@@ -92,7 +94,11 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
 
   function onPolicy(current: WatchPolicyResponse): void {
     tokens.use(current);
-    if (current.isRequired) followers.refuseDevelopers();
+    if (takesCredentials(current)) followers.refuseDevelopers();
+  }
+
+  function takesCredentials({ isRequired }: WatchPolicyResponse): boolean {
+    return isRequired || deps.isExposed;
   }
 
   function authenticate(exchange: Exchange): Caller | Promise<Caller> {
@@ -100,7 +106,7 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
     if (current === undefined) {
       return isOwnOpenPath(exchange) ? ANONYMOUS_CALLER : afterFirstPolicy(() => authenticate(exchange));
     }
-    if (!current.isRequired) {
+    if (!takesCredentials(current)) {
       refuseForeign(exchange);
       return DEVELOPER_CALLER;
     }
@@ -128,7 +134,7 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
   function authenticateCall(shown: CallCredentials): Caller | Promise<Caller> {
     const { current } = policy;
     if (current === undefined) return afterFirstPolicy(() => authenticateCall(shown));
-    if (!current.isRequired) return DEVELOPER_CALLER;
+    if (!takesCredentials(current)) return DEVELOPER_CALLER;
     const { authorization, apiKey, token, isForStore } = shown;
     if (authorization !== undefined || apiKey !== undefined) {
       return fromHeaders(authorization, apiKey, isForStore);
@@ -196,7 +202,7 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
 
   return {
     get isRequired() {
-      return policy.current?.isRequired;
+      return policy.current && takesCredentials(policy.current);
     },
     get jwks() {
       return policy.current?.jwks;
