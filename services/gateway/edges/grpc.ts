@@ -206,7 +206,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
     const refusal = deps.gate.refusalOf(method.rule!, caller);
     if (refusal !== undefined) throw refusal;
     if (method.isLong) {
-      const revoke = (error: GatewayError) => call.end(error.grpcCode, error.message);
+      const revoke = (error: GatewayError) => call.fail(error);
       call.followed = { bagIndex: -1, caller, revoke };
       deps.gate.follow(call.followed);
     }
@@ -214,8 +214,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
   }
 
   function refuseWith(call: GrpcCall, error: unknown): void {
-    const { grpcCode, message } = fromServiceError(error, false);
-    call.end(grpcCode, message);
+    call.fail(fromServiceError(error, false));
   }
 
   /** Why a call of a known method does not begin now. */

@@ -9,9 +9,12 @@ import {
   type MessageShape,
   toBinary,
 } from "@bufbuild/protobuf";
+import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { Registry } from "prom-client";
+import { ErrorInfoSchema } from "$proto/google/rpc/error_details_pb.ts";
+import { StatusSchema } from "$proto/google/rpc/status_pb.ts";
 import { Health, HealthCheckResponse_ServingStatus as Status } from "$proto/grpc/health/v1/health_pb.ts";
 import { ServerReflection } from "$proto/grpc/reflection/v1/reflection_pb.ts";
 import { runForeignClient } from "../../../tests/support/foreign_grpc.ts";
@@ -42,6 +45,7 @@ import type { Readiness } from "../readiness.ts";
 import { systemTimer } from "../timer.ts";
 import { createTracing } from "../tracing.ts";
 import { createTestUpstreams } from "../testing/upstreams.ts";
+import { STATUS_DETAILS_BYTES_MAX } from "./connect/failure.ts";
 import { createGrpcEdge, type GrpcEdge } from "./grpc.ts";
 import { createHealth } from "./grpc/health.ts";
 import { listenTcp } from "./grpc/listener.ts";
@@ -322,6 +326,41 @@ Deno.test("the gRPC edge keeps a service's code and text, also in mid-stream", a
     for await (const { text } of stream) texts.push(text);
   })());
   assertEquals([await failed, texts], [[Code.OutOfRange, "no more"], ["one"]]);
+});
+
+Deno.test("the gRPC edge passes a service's error details on as grpc-status-details-bin", async () => {
+  const info = { reason: "WHY", domain: "test", metadata: { n: "1" } };
+  const detailed = (size: number) =>
+    new ConnectError("refused", Code.Aborted, undefined, [
+      { desc: ErrorInfoSchema, value: { ...info, metadata: { n: "1".repeat(size) } } },
+    ]);
+  await using world = await open({
+    impl: {
+      unary: ({ number }) => {
+        throw detailed(number);
+      },
+      async *chat() {
+        yield { text: "one" };
+        throw detailed(1);
+      },
+    },
+  });
+  const detailsOf = async (failing: Promise<unknown>) => {
+    const { code, trailers } = await assertRejects(() => failing, GrpcError);
+    assertEquals(code, Code.Aborted);
+    const field = valueOf(trailers, "grpc-status-details-bin");
+    if (field === undefined) return undefined;
+    const status = fromBinary(StatusSchema, Buffer.from(field, "base64"));
+    assertEquals([status.code, status.message], [Code.Aborted, "refused"]);
+    return status.details.map((any) => {
+      const { reason, domain, metadata } = anyUnpack(any, ErrorInfoSchema)!;
+      return { reason, domain, metadata };
+    });
+  };
+  assertEquals(await detailsOf(unary(world.client, { number: 1 })), [info]);
+  assertEquals(await detailsOf(collect(chat(world.client))), [info]);
+  // A client drops the whole status when its headers are too large for it.
+  assertEquals(await detailsOf(unary(world.client, { number: STATUS_DETAILS_BYTES_MAX })), undefined);
 });
 
 Deno.test("the gRPC edge answers what it does not know as Go's server does", async () => {

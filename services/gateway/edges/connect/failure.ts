@@ -7,8 +7,8 @@ import { ErrorInfoSchema, RetryInfoSchema } from "$proto/google/rpc/error_detail
 import { StatusSchema } from "$proto/google/rpc/status_pb.ts";
 import { CODE_NAMES, type GatewayError } from "../../problem.ts";
 
-/** A message that tells more of an error. */
-interface Detail {
+/** A message that tells more of an error, with its type's name. */
+export interface Detail {
   readonly type: string;
   readonly value: Uint8Array;
 }
@@ -48,22 +48,36 @@ export function errorValue(error: GatewayError, requestId: string): Record<strin
   return details.length === 0 ? value : { ...value, details };
 }
 
+/** Largest status with details that is sent, in bytes before base64: clients take some 8 KiB of headers, and one that gets more
+ *  loses the code and the message too. */
+export const STATUS_DETAILS_BYTES_MAX = 4_096;
+
 /** `grpc-status-details-bin`; undefined where code and message are all. */
 export function statusDetails(error: GatewayError, requestId: string): string | undefined {
-  const details = detailsOf(error, requestId);
+  return encodeStatusDetails(error.grpcCode, error.message, detailsOf(error, requestId));
+}
+
+/** `grpc-status-details-bin` of what a call ended with; undefined without details, and with too large ones. */
+export function encodeStatusDetails(
+  code: number,
+  message: string,
+  details: readonly Detail[],
+): string | undefined {
   if (details.length === 0) return undefined;
   const status = create(StatusSchema, {
-    code: error.grpcCode,
-    message: error.message,
+    code,
+    message,
     details: details.map(({ type, value }) =>
       create(AnySchema, { typeUrl: `type.googleapis.com/${type}`, value: value as Uint8Array<ArrayBuffer> })
     ),
   });
-  return base64Encode(toBinary(StatusSchema, status), "std_raw");
+  const bytes = toBinary(StatusSchema, status);
+  return bytes.length > STATUS_DETAILS_BYTES_MAX ? undefined : base64Encode(bytes, "std_raw");
 }
 
-/** What a service said, and what the gateway knows besides: which of its own errors it is, and when to come back. */
-function detailsOf(error: GatewayError, requestId: string): Detail[] {
+/** What a service said, and what the gateway knows besides: which of its own errors it is, and when to come back.
+ *  `requestId` is left out where it is not known. */
+export function detailsOf(error: GatewayError, requestId: string | undefined): Detail[] {
   const details: Detail[] = [];
   const { cause } = error;
   if (cause instanceof ConnectError && !error.isFault) {
@@ -77,7 +91,7 @@ function detailsOf(error: GatewayError, requestId: string): Detail[] {
     details.push(detailOf(ErrorInfoSchema, {
       reason: error.code.toUpperCase(),
       domain: "aetherflow",
-      metadata: { requestId },
+      metadata: requestId === undefined ? {} : { requestId },
     }));
   }
   if (error.retryAfterS !== undefined) {

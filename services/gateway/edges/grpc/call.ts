@@ -6,7 +6,9 @@ import type { Bagged } from "../../../../transport/rpc/bag.ts";
 import type { RawCall, RawCallHandler, RawEnd } from "../../../../transport/rpc/mod.ts";
 import { PRINCIPAL_METADATA } from "../../../runtime/principal.ts";
 import type { Followed } from "../../auth/followers.ts";
+import type { GatewayError } from "../../problem.ts";
 import type { Caller, Remote, RequestTrace } from "../../stages.ts";
+import { detailsOf, encodeStatusDetails } from "../connect/failure.ts";
 import type { CallHead } from "./call_head.ts";
 import { encodeStatusMessage } from "./headers.ts";
 import { MessageReader, prefixOf } from "../../../../transport/grpc/message_reader.ts";
@@ -126,11 +128,14 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
     ];
     // An etcd token is the store's to judge.
     const isForService = caller.credential === "none" || caller.credential === "etcd_token";
-    if (shown.authorization !== undefined && isForService) headers.push(["authorization", shown.authorization]);
+    if (shown.authorization !== undefined && isForService) {
+      headers.push(["authorization", shown.authorization]);
+    }
     if (this.trace !== undefined) headers.push(["traceparent", this.trace.traceparent]);
-    let handler: RawCallHandler = this;
-    if (method.around === "users") handler = new AfterRefresh(this, () => this.#owner.refreshPolicy());
-    else if (method.around === "login" && message !== undefined) message = loginFrom(this.remote, message);
+    if (method.around === "login" && message !== undefined) message = loginFrom(this.remote, message);
+    const handler: RawCallHandler = method.around === "users"
+      ? new AfterRefresh(this, () => this.#owner.refreshPolicy())
+      : this;
     this.#call = method.start(handler, {
       timeoutMs,
       headers,
@@ -146,6 +151,14 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
     if (this.#ended) return;
     this.#call?.cancel();
     this.onEnd({ code, message, trailers: undefined });
+  }
+
+  /** Ends the call with an error of the gateway's own, and what is known of it besides. */
+  fail(error: GatewayError): void {
+    if (this.#ended) return;
+    this.#call?.cancel();
+    const { grpcCode: code, message } = error;
+    this.onEnd({ code, message, trailers: undefined, details: detailsOf(error, this.requestId) });
   }
 
   // The worker's side.
@@ -169,12 +182,13 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
     if (!this.#ended) this.#stream.resume();
   }
 
-  onEnd({ code, message, trailers }: RawEnd): void {
+  onEnd(end: RawEnd): void {
     if (this.#ended) return;
+    const { code, message, trailers } = end;
     this.#ended = true;
     if (this.#stream.isOpen) {
       if (code === 0) this.#succeed(trailers);
-      else this.#fail(code, message, trailers);
+      else this.#fail(end);
     }
     this.#owner.onCallEnd(this, code, message);
   }
@@ -252,12 +266,14 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
   }
 
   /** What the client still sends is not kept. It is not told to stop by a reset, which could overtake the status. */
-  #fail(code: number, message: string, trailers: Headers | undefined): void {
+  #fail({ code, message, trailers, details }: RawEnd): void {
     const status: Fields = [
       ...(trailers ?? []),
       ["grpc-status", String(code)],
       ["grpc-message", encodeStatusMessage(message)],
     ];
+    const more = details === undefined ? undefined : encodeStatusDetails(code, message, details);
+    if (more !== undefined) status.push(["grpc-status-details-bin", more]);
     if (this.#headSent) this.#stream.end(encodeFields(status));
     else this.#stream.respond(encodeFields([...HEAD_FIELDS, ...this.#answerHead ?? [], ...status]), true);
   }

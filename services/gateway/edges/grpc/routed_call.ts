@@ -10,6 +10,7 @@ import {
   startRawCall,
 } from "../../../../transport/rpc/mod.ts";
 import { GatewayError } from "../../problem.ts";
+import { detailsOf } from "../connect/failure.ts";
 import type { Outcome } from "../../resilience/breaker.ts";
 import type { UpstreamMethodMetrics } from "../../resilience/metrics.ts";
 import { type Attempt, outcomeOf, type Target, type Upstream } from "../../resilience/upstream.ts";
@@ -166,9 +167,11 @@ export class RoutedCall implements RawCall, RawCallHandler {
 
 /** The end of a call that found no instance to go to: nothing was sent. */
 function refusal(error: unknown): RawEnd {
-  const { code, message } = error instanceof GatewayError
-    ? { code: error.grpcCode, message: error.message }
-    : { code: ConnectError.from(error).code, message: ConnectError.from(error).rawMessage };
+  if (error instanceof GatewayError) {
+    const { grpcCode: code, message } = error;
+    return { code, message, trailers: undefined, wasNeverSent: true, details: detailsOf(error, undefined) };
+  }
+  const { code, rawMessage: message } = ConnectError.from(error);
   return { code, message, trailers: undefined, wasNeverSent: true };
 }
 

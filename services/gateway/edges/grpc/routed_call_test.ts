@@ -102,6 +102,7 @@ Deno.test("RoutedCall is refused by an open breaker, and says so", async () => {
   const { end } = await unary(true);
   assertEquals([end.code, end.wasNeverSent, calls.length], [Code.Unavailable, true, 5]);
   assert(end.message.startsWith("circuit breaker is open"));
+  assertEquals(end.details?.map(({ type }) => type), ["google.rpc.ErrorInfo", "google.rpc.RetryInfo"]);
   assertEquals(upstream.targets()[0]!.outstanding, 0);
 });
 
