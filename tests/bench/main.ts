@@ -17,6 +17,7 @@ const MODULES = [
   "kv/watch_bench.ts",
   "session/session_bench.ts",
   "gateway/gateway_bench.ts",
+  "gateway/retry_bench.ts",
   "product/http_bench.ts",
   "product/start_bench.ts",
 ] as const;
