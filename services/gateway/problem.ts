@@ -168,7 +168,12 @@ export function fromServiceError(error: unknown, conditional: boolean): GatewayE
       cause: error,
     });
   }
-  return new GatewayError(code, error.rawMessage, { cause: error });
+  const retryAfterS = Number(error.metadata.get("retry-after") ?? NaN);
+  return new GatewayError(code, error.rawMessage, {
+    cause: error,
+    // Where the service knows better than the table, as for a name that was guessed at too often.
+    ...(Number.isSafeInteger(retryAfterS) && retryAfterS > 0 ? { retryAfterS } : {}),
+  });
 }
 
 /** Body of an error, RFC 9457. */

@@ -107,6 +107,20 @@ Deno.test("session.auth.mode=required starts with an administrator of session.au
   const figures = await metrics.text();
   assertMatch(figures, /aetherflow_auth_logins_total\{result="ok",worker="session"\} 1/);
   assertMatch(figures, /aetherflow_auth_password_hashes_total\{worker="password"\} [23]/);
+  const guess = () =>
+    fetch(`${endpoint}/api/v1/auth/login`, {
+      method: "POST",
+      body: JSON.stringify({ username: "nobody", password: "a guess" }),
+      headers: { "content-type": "application/json" },
+    });
+  for (let i = 0; i < 10; i++) {
+    const wrong = await guess();
+    await wrong.body?.cancel();
+    assertEquals(wrong.status, 401);
+  }
+  const throttled = await guess();
+  await throttled.body?.cancel();
+  assertEquals([throttled.status, Number(throttled.headers.get("retry-after")) > 800], [429, true]);
   // It holds the keys that sign tokens.
   const { mode } = await Deno.stat(`${product.data}/session/users.sqlite`);
   assertEquals(mode! & 0o777, 0o600);
