@@ -211,3 +211,47 @@ Deno.test("the SQLite store refuses a second owner", () =>
     assertEquals(error.code, "in_use");
     await store.close();
   }));
+
+Deno.test("the SQLite store keeps its word wherever its file stops growing", () =>
+  inDirectory(async (path) => {
+    const metadata = { filler: "x".repeat(500) };
+    let stopped = 0;
+    for (let maxPages = 6; maxPages <= 40; maxPages += 3) {
+      const file = `${path}.${maxPages}`;
+      // What was acknowledged.
+      const there = new Set<number>(), gone = new Set<number>();
+      let store: SessionStore;
+      try {
+        store = open(file, { maxPages, sessionsMax: 1_000, perUserMax: 1_000 });
+      } catch (error) {
+        assert(error instanceof SqliteError);
+        continue;
+      }
+      try {
+        for (let n = 1; n <= 120; n += 4) {
+          const created = [n, n + 1, n + 2, n + 3].map(async (id) =>
+            await store.create(newSession(id, { metadata, userId: `user ${n % 12}` }), T)
+          );
+          await Promise.all(created);
+          for (let id = n; id < n + 4; id++) there.add(id);
+          // Asked to end, it may be either way until that is acknowledged.
+          there.delete(n);
+          await store.end(sessionOf(n).id, T, "");
+          gone.add(n);
+        }
+      } catch (error) {
+        assert(error instanceof SessionError && error.kind === "readOnly", String(error));
+        stopped++;
+      }
+      await store.close();
+      const again = open(file, { sessionsMax: 1_000, perUserMax: 1_000 });
+      for (const n of there) {
+        assert(await again.get(sessionOf(n).id, T) !== undefined, `${maxPages} pages: ${n} is lost`);
+      }
+      for (const n of gone) {
+        assertEquals(await again.get(sessionOf(n).id, T), undefined, `${maxPages} pages: ${n} is back`);
+      }
+      await again.close();
+    }
+    assert(stopped > 3, `${stopped} runs met the bound`);
+  }));
