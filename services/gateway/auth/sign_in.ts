@@ -88,6 +88,9 @@ export function withSignIn(calls: Calls, deps: SignInDeps): Calls {
   /** Fills the refresh token in from the cookie, when the request names none. */
   function takeCookie(exchange: Exchange, request: RefreshRequest | LogoutRequest): boolean {
     if (request.refreshToken !== "") return false;
+    // Who has shown who it is by other means does not speak for the browser.
+    const credential = exchange.caller?.credential;
+    if (credential !== undefined && credential !== "none" && credential !== "cookie") return false;
     const token = readCookie(exchange, "refresh");
     if (token === undefined) return false;
     if (!isSameOrigin(exchange, deps.isAllowedOrigin)) throw csrfRefusal();
