@@ -47,6 +47,7 @@ export async function runAttempts<T>(
   let pauseMs = deps.firstPauseMs;
   let retriesLeft = plan.retriesMax;
   let avoid: Target | undefined;
+  let failedAt: readonly Target[] = NO_TARGETS;
   let isFirst = true;
   for (;;) {
     let failure: unknown;
@@ -71,12 +72,15 @@ export async function runAttempts<T>(
         upstream.end(begun, "success", clock.now());
         return answer;
       } catch (error) {
-        upstream.end(
-          begun,
-          error instanceof ConnectError ? outcomeOf(error.code, timeoutMs, plan.mayWait) : "none",
-          clock.now(),
-        );
+        const { target } = begun;
+        const outcome = error instanceof ConnectError
+          ? outcomeOf(error.code, timeoutMs, plan.mayWait)
+          : "none";
+        // One request is one failure of a target, however often it tries.
+        const isKnown = outcome === "failure" && failedAt.includes(target);
+        upstream.end(begun, isKnown ? "none" : outcome, clock.now());
         if (!(error instanceof ConnectError) || error.code !== Code.Unavailable) throw error;
+        if (!failedAt.includes(target)) failedAt = [...failedAt, target];
         failure = error;
       }
     }
@@ -101,6 +105,8 @@ export async function runAttempts<T>(
     plan.onRetry(!isUnsent);
   }
 }
+
+const NO_TARGETS: readonly Target[] = [];
 
 /** The error of a request that has no time left. */
 export function outOfTime(): GatewayError {

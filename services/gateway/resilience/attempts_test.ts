@@ -161,6 +161,14 @@ Deno.test("calls to an open breaker fail at once once it is clear that nobody re
   assertEquals(fake("kv").calls, 5);
 });
 
+Deno.test("a request that tries again and again is one failure of its target", async () => {
+  const { call, fake, upstream } = world(["kv"]);
+  fake("kv").answers = [UNAVAILABLE];
+  await assertRejects(() => call(), ConnectError);
+  assert(fake("kv").calls > 10);
+  assertEquals(upstream.targets()[0]!.breaker!.figures().failures, 1);
+});
+
 Deno.test("pauses between tries double, within bounds", async () => {
   const { time, call, fake } = world(["kv"], { breaker: { preset: "off" } });
   const at: number[] = [];

@@ -2,6 +2,7 @@
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import type { DescMethod } from "@bufbuild/protobuf";
 import { ConnectError, type Transport } from "@connectrpc/connect";
+import { GatewayError } from "../problem.ts";
 import { type AttemptsPlan, runAttempts } from "./attempts.ts";
 import type { Upstreams } from "./upstreams.ts";
 
@@ -33,8 +34,12 @@ export function createBalancedTransport(upstreams: Upstreams, service: string, w
       metrics.end(0, isUnary ? clock.now() - startedAtMs : -1);
       return answer;
     } catch (error) {
-      metrics.end(ConnectError.from(error).code, isUnary ? clock.now() - startedAtMs : -1);
-      throw error;
+      // Callers of a transport know its errors only.
+      const failure = error instanceof GatewayError
+        ? new ConnectError(error.message, error.grpcCode, undefined, undefined, error)
+        : ConnectError.from(error);
+      metrics.end(failure.code, isUnary ? clock.now() - startedAtMs : -1);
+      throw failure;
     }
   }
 
