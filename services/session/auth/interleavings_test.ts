@@ -215,8 +215,8 @@ function unlessRefused(error: unknown): void {
   if (!isRefusal && !isOfDomain) throw error;
 }
 
-function property(wrap: Wrap) {
-  const steps = fc.array(fc.constantFrom(...STEPS), { minLength: 2, maxLength: 6 });
+function property(wrap: Wrap, of: readonly Step[] = STEPS) {
+  const steps = fc.array(fc.constantFrom(...of), { minLength: 2, maxLength: 6 });
   return fc.asyncProperty(fc.scheduler(), steps, async (scheduler, steps) => {
     assertEquals(await violationsOf(scheduler, steps, wrap), []);
   });
@@ -249,7 +249,10 @@ const BROKEN: Record<string, Wrap> = {
 
 for (const [what, wrap] of Object.entries(BROKEN)) {
   Deno.test(`the check of interleavings fails when ${what}`, async () => {
-    const { failed } = await fc.check(property(wrap), { numRuns: 3_000, endOnFailure: true });
+    const { failed } = await fc.check(property(wrap, ["login", "revoke all", "end session"]), {
+      numRuns: 3_000,
+      endOnFailure: true,
+    });
     assert(failed);
   });
 }
