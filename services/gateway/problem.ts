@@ -44,6 +44,7 @@ const TABLE = {
   request_timeout: { status: 408, title: "Request timeout", grpc: Code.DeadlineExceeded },
   precondition_failed: { status: 412, title: "Precondition failed", grpc: Code.FailedPrecondition },
   unsupported_media_type: { status: 415, title: "Unsupported media type", grpc: Code.Unknown },
+  unsupported_encoding: { status: 415, title: "Unsupported encoding", grpc: Code.Unimplemented },
   // A client's mistake that gRPC and the Connect protocol call `internal`.
   malformed_message: { status: 400, title: "Malformed message", grpc: Code.Internal },
   body_too_large: { status: 413, title: "Body too large", grpc: Code.ResourceExhausted },
@@ -226,6 +227,8 @@ export function errorResponse(
     "x-request-id": requestId,
   };
   if (error.retryAfterS !== undefined) headers["retry-after"] = String(error.retryAfterS);
+  // RFC 9110 §15.5.16: which codings there are.
+  if (error.code === "unsupported_encoding") headers["accept-encoding"] = "identity";
   if (error.allow !== undefined) headers["allow"] = error.allow;
   // RFC 9110 §15.5.2: a 401 says how to authenticate.
   if (error.code === "unauthenticated") headers["www-authenticate"] = "Bearer";

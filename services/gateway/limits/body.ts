@@ -21,7 +21,7 @@ export function checkAnnouncedLength(contentLength: number | undefined, bytesMax
 }
 
 /** Reads a whole body of at most `bytesMax` bytes.
- *  @throws {GatewayError} `body_too_large`; `request_timeout` when it does not come in time; `invalid_argument` when
+ *  @throws {GatewayError} `body_too_large`; `unsupported_encoding` when it is compressed; `request_timeout` when it does not come in time; `invalid_argument` when
  *  the client breaks off. */
 export async function readBody(
   request: Request,
@@ -29,6 +29,7 @@ export async function readBody(
   limits: BodyLimits,
 ): Promise<Uint8Array<ArrayBuffer>> {
   checkAnnouncedLength(contentLength, limits.bytesMax);
+  checkCodings(request.headers);
   // With a length the HTTP parser ends the body there, so that nothing needs counting; and `request.body`, which makes a
   // stream, is not touched for a short one.
   if (contentLength === 0 || (contentLength === undefined && request.body === null)) return EMPTY_BODY;
@@ -52,6 +53,25 @@ export async function readBody(
   } finally {
     cancel?.();
   }
+}
+
+/** Nothing is decompressed: a kilobyte may be a bomb of gigabytes. */
+function checkCodings(headers: Headers): void {
+  const content = headers.get("content-encoding");
+  const transfer = headers.get("transfer-encoding");
+  if (content !== null && content.toLowerCase() !== "identity") {
+    throw unsupported("Content-Encoding", content);
+  }
+  if (transfer !== null && transfer.toLowerCase() !== "chunked") {
+    throw unsupported("Transfer-Encoding", transfer);
+  }
+}
+
+function unsupported(field: string, value: string): GatewayError {
+  return new GatewayError(
+    "unsupported_encoding",
+    `${field} ${value.slice(0, 32)}: bodies are taken as they are only`,
+  );
 }
 
 async function readCounted(

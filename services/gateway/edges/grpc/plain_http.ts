@@ -55,13 +55,19 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
   "http2-settings",
 ]);
 
+/** How often clients that are too slow with a request are looked for, in milliseconds. */
+const CHECK_INTERVAL_MS = 1_000;
+
 /** Creates it. */
 export function createPlainHttp(deps: PlainHttpDeps): PlainHttp {
-  const server = createServer({ maxHeaderSize: deps.maxHeaderBytes }, (request, response) => {
+  const options = { maxHeaderSize: deps.maxHeaderBytes, connectionsCheckingInterval: CHECK_INTERVAL_MS };
+  const server = createServer(options, (request, response) => {
     answerHttp1(request, response).catch(() => response.destroy());
   });
   server.headersTimeout = deps.requestTimeoutMs;
   server.requestTimeout = deps.requestTimeoutMs;
+  // It is given its sockets and listens nowhere, and only a listening server looks for slow clients.
+  server.emit("listening");
   const sockets = new Set<Socket>(); // bounded by gateway.grpc.maxConnections
 
   async function answerHttp1(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -144,6 +150,7 @@ export function createPlainHttp(deps: PlainHttpDeps): PlainHttp {
     drain: () => server.closeIdleConnections(),
     close() {
       for (const socket of sockets) socket.destroy();
+      server.close();
     },
   };
 }
