@@ -54,6 +54,8 @@ export const NOBODY: GuardedCaller = { user: undefined };
 /** A caller, and what the principal of its call restricts it to. */
 export interface GuardedCaller extends Caller {
   readonly rights?: Rights | undefined;
+  /** Who it is to the store, where that is not the caller itself. */
+  readonly store?: Caller;
 }
 
 /** Which keys are attached to which lease. */
@@ -95,7 +97,8 @@ export class Guard {
   callerOf(call: Call): GuardedCaller {
     const rights = this.rights.of(call.requestHeader);
     if (rights === undefined) return this.#storeCallerOf(call);
-    return { ...rights.isNobody ? this.#storeCallerOf(call) : NOBODY, rights };
+    const store = rights.isNobody ? this.#storeCallerOf(call) : NOBODY;
+    return { user: store.user, rights, store };
   }
 
   #storeCallerOf(call: Call): Caller {
@@ -198,6 +201,11 @@ export class Permit {
     return this.#caller ??= "requestHeader" in this.source ? this.guard.callerOf(this.source) : this.source;
   }
 
+  get #storeCaller(): Caller {
+    const { caller } = this;
+    return caller.store ?? caller;
+  }
+
   /** Whether anything is checked at all: the store has users, or the principal is restricted. */
   get isChecked(): boolean {
     return this.guard.auth.isEnabled || this.#principalRights !== undefined;
@@ -223,25 +231,25 @@ export class Permit {
   /** @throws {KvError} `userEmpty`, `invalidAuthToken`; of a restricted principal `noCredentials`. */
   user(): void {
     const { rights } = this;
-    if (rights === undefined) this.guard.auth.checkUser(this.caller);
+    if (rights === undefined) this.guard.auth.checkUser(this.#storeCaller);
     else rights.user();
   }
 
   /** This and what follows: @throws {KvError} `userEmpty`, `invalidAuthToken`, `permissionDenied`, `noCredentials`. */
   root(): void {
     const { rights } = this;
-    if (rights === undefined) this.guard.auth.checkRoot(this.caller);
+    if (rights === undefined) this.guard.auth.checkRoot(this.#storeCaller);
     else rights.refuse();
   }
 
   /** Whether it may do everything. */
   get isRoot(): boolean {
-    return this.rights === undefined && this.guard.auth.isRoot(this.caller);
+    return this.rights === undefined && this.guard.auth.isRoot(this.#storeCaller);
   }
 
   keys(access: Access, key: Uint8Array, range: KeyRange | "single"): void {
     const { rights } = this;
-    if (rights === undefined) this.guard.auth.checkKeys(this.caller, access, key, range);
+    if (rights === undefined) this.guard.auth.checkKeys(this.#storeCaller, access, key, range);
     else rights.keys(access, spanOf(key, range));
   }
 
@@ -307,7 +315,7 @@ export class Permit {
   /** @throws {KvError} as `root`, for whoever does not have the role. */
   role(name: string): void {
     const { rights } = this;
-    if (rights === undefined) this.guard.auth.checkRole(this.caller, name);
+    if (rights === undefined) this.guard.auth.checkRole(this.#storeCaller, name);
     else rights.refuse();
   }
 }
