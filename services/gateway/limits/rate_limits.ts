@@ -5,7 +5,7 @@
 import { Code } from "@connectrpc/connect";
 import { type Principal, Principal_Kind } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import type { Exchange } from "../exchange.ts";
-import { parseIp } from "../inbound/ip_address.ts";
+import { formatIp, isV4, parseIp } from "../inbound/ip_address.ts";
 import { NO_PARAMETERS, serializeList } from "../inbound/structured_fields.ts";
 import { GatewayError } from "../problem.ts";
 import type { RateLimits } from "../stages.ts";
@@ -166,7 +166,8 @@ export function createRateLimits({ config, clock, seed }: RateLimitDeps): RateLi
       if (asked > 0) conclude(exchange, nowUs);
     },
     admitCaller(exchange) {
-      if (exchange.caller === undefined || isExempt(exchange.client.ip)) return;
+      if (exchange.caller === undefined || exchange.path === NEVER_LIMITED) return;
+      if (isExempt(exchange.client.ip)) return;
       const key = principalKey(exchange.caller.principal);
       if (key === "") return;
       // Not the time of its arrival: finding out who calls may have taken a while.
@@ -252,13 +253,17 @@ function isOfRpc({ rpc: wanted }: RouteLimit, rpc: string, at: number): boolean 
 }
 
 function isLoopback(ip: string): boolean {
-  return ip === "127.0.0.1" || ip === "::1" || (ip.startsWith("127.") && isLoopbackHost(ip));
+  return ip === "127.0.0.1" || ip === "::1" || (ip.startsWith("127.") && isLoopbackHost(ip)) ||
+    (ip.startsWith("::ffff:127.") && isLoopbackHost(ip.slice("::ffff:".length)));
 }
 
 /** Whom a bucket of an address is for. Who has an IPv6 address has at least its /64 (RFC 6177). */
 function addressKey(ip: string): string {
   if (!ip.includes(":")) return ip;
-  return parseIp(ip)?.slice(0, 4).map((group) => group.toString(16)).join(":") ?? ip;
+  const address = parseIp(ip);
+  if (address === undefined) return ip;
+  // A port that takes both kinds sees IPv4 as a part of IPv6.
+  return isV4(address) ? formatIp(address) : address.slice(0, 4).map((group) => group.toString(16)).join(":");
 }
 
 /** Whom a principal's bucket is for: whoever has one user's keys and sessions is one. "" for nobody: the address counts. */

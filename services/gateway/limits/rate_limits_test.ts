@@ -79,6 +79,12 @@ Deno.test("RateLimits refuses by address, of IPv6 by its /64, and says when to c
       "ok",
     ],
   );
+  const mapped = { ip: "::ffff:198.51.100.1" };
+  assertEquals(asked(ask, mapped, { ip: "::ffff:198.51.100.2" }, { ip: "198.51.100.1" }), [
+    "ok",
+    "ok",
+    "rate_limited 2",
+  ]);
   pass(1_001);
   assertEquals(ask(), "rate_limited 1");
   pass(999);
@@ -166,7 +172,7 @@ Deno.test("RateLimits lets clients on this machine pass, but for the global limi
     principal: { rate: 1, burst: 1 },
     global: { rate: 1, burst: 3 },
   };
-  for (const ip of ["127.0.0.1", "127.8.8.8", "::1"]) {
+  for (const ip of ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"]) {
     const { ask } = limitsOf(strict);
     assertEquals(asked(ask, { ip }, { ip }, { ip }, { ip }), ["ok", "ok", "ok", "rate_limited 1"], ip);
     const told = limitsOf({ ...strict, exemptLoopback: false });
