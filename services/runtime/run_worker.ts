@@ -8,9 +8,10 @@ import { describeFailure } from "./failure.ts";
 import { createLogger } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
 import { createPeers, type PeerTable } from "./peers.ts";
-import { registerQuantumMetrics } from "./quantum_metrics.ts";
+import { registerPeerMetrics, registerQuantumMetrics } from "./quantum_metrics.ts";
 import { systemRandom } from "./random.ts";
 import { isTracing, tracedServices, traceIdOf, TRACEPARENT } from "./tracing.ts";
+import { registerWorkerMetrics } from "./worker_metrics.ts";
 import type { HostMessage, WorkerDefinition, WorkerMessage, WorkerModule } from "./worker_context.ts";
 
 export type { Peers, RpcServices, WorkerContext, WorkerDefinition, WorkerModule } from "./worker_context.ts";
@@ -54,14 +55,17 @@ async function boot(
   const logSettings = { ...message.log };
   const log = createLogger(message.name, logSettings);
   const metrics = createMetrics(message.name);
+  let faults = 0;
   const rpc = createRpcServer({
-    onError: (method, error, header) =>
+    onError: (method, error, header) => {
+      faults++;
       log.error("call failed", {
         method,
         error,
         requestId: header.get("x-request-id") ?? undefined,
         traceId: traceIdOf(header.get(TRACEPARENT)),
-      }),
+      });
+    },
   });
   const node = openQuantumNode({
     listen: message.listen,
@@ -70,11 +74,19 @@ async function boot(
     log: (text, fields) => log.debug(text, fields),
   });
   registerQuantumMetrics(metrics, node);
+  registerWorkerMetrics(metrics, {
+    rpc: () => rpc.stats(),
+    faults: () => faults,
+    heapBytes: () => Deno.memoryUsage().heapUsed,
+    now: systemClock.now,
+    every: (ms, tick) => void setInterval(tick, ms), // as long as the thread lives
+  });
   const peers = createPeers({
     connect: (to, signal) => node.connect(to, signal),
     createTransport: createChannelTransport,
     log,
   });
+  registerPeerMetrics(metrics, peers);
   peers.update(message.peers);
   const { promise: started, resolve: onStarted } = Promise.withResolvers<WorkerModule>();
   // One after the other, in the order they came; the first ones wait for the start.

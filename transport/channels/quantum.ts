@@ -45,6 +45,14 @@ export interface QuantumNodeStats extends Readonly<SocketCounters> {
   readonly resetsSent: number;
   /** Handshakes answered with a retry instead of state. */
   readonly retriesSent: number;
+  /** Packets of all channels, closed ones included; the fields are those of ChannelStats. */
+  readonly packetsSent: number;
+  readonly packetsReceived: number;
+  readonly packetsLost: number;
+  readonly packetsResent: number;
+  /** Of the channels open now, summed up. */
+  readonly congestionWindowBytes: number;
+  readonly bytesInFlight: number;
   /** Datagrams that arrived and were dropped, by reason. */
   readonly dropped: EndpointStats["dropped"];
 }
@@ -147,15 +155,13 @@ class Node implements QuantumNode {
   }
 
   stats(): QuantumNodeStats {
-    const { halfOpen, resetsSent, retriesSent, dropped } = this.#endpoint.stats();
+    // Of what both count, the socket's figures are those of the operating system.
+    const { connections: _, ...endpoint } = this.#endpoint.stats();
     return {
+      ...endpoint,
       ...this.#driver.counters,
       channels: this.#channels.size,
       connecting: this.#attempts.size,
-      halfOpen,
-      resetsSent,
-      retriesSent,
-      dropped,
     };
   }
 

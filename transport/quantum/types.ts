@@ -98,6 +98,14 @@ export interface EndpointStats {
   readonly halfOpen: number;
   readonly resetsSent: number;
   readonly retriesSent: number;
+  /** Session packets of all connections, ended ones included; the fields are those of ConnectionStats. */
+  readonly packetsSent: number;
+  readonly packetsReceived: number;
+  readonly packetsLost: number;
+  readonly packetsResent: number;
+  /** Of the connections open now, summed up. */
+  readonly congestionWindowBytes: number;
+  readonly bytesInFlight: number;
   /** Datagrams dropped, by reason. */
   readonly dropped: Readonly<Record<DropReason, number>>;
 }

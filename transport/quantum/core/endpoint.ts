@@ -134,6 +134,14 @@ const SLAB_DATAGRAM_BYTES_MAX = 4096;
 // Large buffers kept for use again: more than the socket budget lets be in flight.
 const USED_BUFFERS_MAX = 16;
 
+/** Packets of many connections. */
+interface PacketCounts {
+  packetsSent: number;
+  packetsReceived: number;
+  packetsLost: number;
+  packetsResent: number;
+}
+
 class Endpoint implements QuantumEndpoint, ConnectionOwner {
   readonly options: ResolvedOptions;
   readonly scratch = new Uint8Array(MAX_DATAGRAM_BYTES);
@@ -165,6 +173,8 @@ class Endpoint implements QuantumEndpoint, ConnectionOwner {
   #bytesSent = 0;
   #resetsSent = 0;
   #retriesSent = 0;
+  /** Packets of connections that have ended. */
+  readonly #ended: PacketCounts = { packetsSent: 0, packetsReceived: 0, packetsLost: 0, packetsResent: 0 };
 
   constructor(options: ResolvedOptions, random: Random) {
     this.options = options;
@@ -339,7 +349,16 @@ class Endpoint implements QuantumEndpoint, ConnectionOwner {
   }
 
   stats(): EndpointStats {
+    const sums = { ...this.#ended, congestionWindowBytes: 0, bytesInFlight: 0 };
+    for (const entry of this.#byHandle.values()) {
+      if (entry.kind === "client") continue;
+      const stats = entry.stats();
+      addPackets(sums, stats);
+      sums.congestionWindowBytes += stats.congestionWindowBytes;
+      sums.bytesInFlight += stats.bytesInFlight;
+    }
     return {
+      ...sums,
       datagramsReceived: this.#datagramsReceived,
       bytesReceived: this.#bytesReceived,
       datagramsSent: this.#datagramsSent,
@@ -387,6 +406,7 @@ class Endpoint implements QuantumEndpoint, ConnectionOwner {
   over(connection: Connection, end: ConnectionEnd, now: number): void {
     this.#remove(connection);
     this.#byHandle.delete(connection.handle);
+    addPackets(this.#ended, connection.stats());
     this.emit({
       type: "closed",
       connection: connection.handle,
@@ -752,6 +772,14 @@ function sameAddress(a: Address, b: Address): boolean {
 /** Whether both ends of a path to this host are on one machine. */
 function isLoopbackHost(hostname: string): boolean {
   return hostname.startsWith("127.") || hostname === "::1";
+}
+
+/** Adds a connection's packets to a sum. */
+function addPackets(sum: PacketCounts, stats: ConnectionStats): void {
+  sum.packetsSent += stats.packetsSent;
+  sum.packetsReceived += stats.packetsReceived;
+  sum.packetsLost += stats.packetsLost;
+  sum.packetsResent += stats.packetsResent;
 }
 
 /** The tag that ends a handshake datagram. */
