@@ -9,6 +9,19 @@ const SIZE_BUCKETS = Array.from({ length: 7 }, (_, i) => 100 * 10 ** i);
 
 const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]);
 
+/** Characters, from 64 to 1 M: what frames of events have, and the largest body. */
+const FRAME_BUCKETS = Array.from({ length: 8 }, (_, i) => 64 * 4 ** i);
+
+/** What the gateway keeps to save work. */
+export type CacheName = "access_token" | "fallback";
+
+/** Uses of a cache; `evicted` is for caches that let go of single entries. */
+export interface CacheMetrics {
+  hit(): void;
+  miss(): void;
+  evicted(): void;
+}
+
 /** Figures of one route and method. Children of the label sets are looked up once: per request that would cost more
  *  than the request's own bookkeeping. */
 export interface RouteMetrics {
@@ -27,6 +40,17 @@ export interface GatewayMetrics {
   refused(code: string): void;
   /** Counts a read that is tried again because its service was unavailable. */
   retried(peer: string): void;
+  /** A WebSocket was opened, or its handshake refused. */
+  socketOpened(): void;
+  socketRefused(): void;
+  socketClosed(): void;
+  /** A text frame of `chars` characters. */
+  socketFrame(direction: "in" | "out", chars: number): void;
+  cache(name: CacheName): CacheMetrics;
+  /** The request is part of a trace that is recorded here; `isSampled`: and exported. */
+  traced(isSampled: boolean): void;
+  /** Adds what the listener of the Redis protocol has. */
+  watchResp(connections: () => number): void;
 }
 
 /** Registers the gateway's metrics. `residentMemoryBytes` is of the whole process, as every worker shares it. */
@@ -103,6 +127,65 @@ export function createGatewayMetrics(registry: Registry, residentMemoryBytes: ()
     },
   });
 
+  const sockets = new Counter({
+    name: "aetherflow_gateway_websocket_connections_total",
+    help: "WebSocket handshakes, by result.",
+    labelNames: ["result"],
+    registers,
+  });
+  const socketResults = {
+    opened: sockets.labels({ result: "opened" }),
+    refused: sockets.labels({ result: "refused" }),
+  };
+  const openSockets = new Gauge({
+    name: "aetherflow_gateway_websocket_active_connections",
+    help: "WebSockets that are open.",
+    registers,
+  });
+  const frames = new Histogram({
+    name: "aetherflow_gateway_websocket_message_size_chars",
+    help: "Characters of WebSocket messages, in (from clients) and out.",
+    labelNames: ["direction"],
+    buckets: FRAME_BUCKETS,
+    registers,
+  });
+  const framesOf = { in: frames.labels({ direction: "in" }), out: frames.labels({ direction: "out" }) };
+  // Plain numbers, as with requests: a token is looked up with each of them.
+  const caches = {
+    access_token: { hits: 0, misses: 0, evictions: 0 },
+    fallback: { hits: 0, misses: 0, evictions: 0 },
+  } satisfies Record<CacheName, unknown>;
+  for (
+    const [field, help] of [
+      ["hits", "Uses of a cache that found what they looked for."],
+      ["misses", "Uses of a cache that did not."],
+      ["evictions", "Entries that made room for others."],
+    ] as const
+  ) {
+    new Counter({
+      name: `aetherflow_gateway_cache_${field}_total`,
+      help,
+      labelNames: ["cache"],
+      registers,
+      collect() {
+        this.reset();
+        for (const [cache, counts] of Object.entries(caches)) this.inc({ cache }, counts[field]);
+      },
+    });
+  }
+  const traces = { sampled: 0, unsampled: 0 };
+  new Counter({
+    name: "aetherflow_gateway_traces_total",
+    help: "Requests and calls that are part of a trace, while traces are recorded (telemetry.otlp.endpoint).",
+    labelNames: ["sampled"],
+    registers,
+    collect() {
+      this.reset();
+      this.inc({ sampled: "true" }, traces.sampled);
+      this.inc({ sampled: "false" }, traces.unsampled);
+    },
+  });
+
   function createRoute(route: string, method: string): RouteMetrics {
     const labels = { method, route };
     const duration = durations.labels(labels);
@@ -148,5 +231,31 @@ export function createGatewayMetrics(registry: Registry, residentMemoryBytes: ()
     },
     refused: (code) => refusals.labels({ code }).inc(),
     retried: (peer) => retries.labels({ peer }).inc(),
+    socketOpened() {
+      socketResults.opened.inc();
+      openSockets.inc();
+    },
+    socketRefused: () => socketResults.refused.inc(),
+    socketClosed: () => openSockets.dec(),
+    socketFrame: (direction, chars) => framesOf[direction].observe(chars),
+    cache(name) {
+      const counts = caches[name];
+      return {
+        hit: () => void counts.hits++,
+        miss: () => void counts.misses++,
+        evicted: () => void counts.evictions++,
+      };
+    },
+    traced: (isSampled) => void (isSampled ? traces.sampled++ : traces.unsampled++),
+    watchResp(connections) {
+      new Gauge({
+        name: "aetherflow_gateway_resp_connections",
+        help: "Connections to the Redis port that are open.",
+        registers,
+        collect() {
+          this.set(connections());
+        },
+      });
+    },
   };
 }

@@ -232,6 +232,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     timer,
     fetch: deps.fetch,
     log: deps.log,
+    tokenMetrics: metrics.cache("access_token"),
   });
   let rateLimits = createRateLimits({ config: config.rateLimit, clock, seed: deps.seed });
   const limitSync = deps.limitRedis && createLimitSync({
@@ -244,7 +245,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     log: deps.log,
   });
   const stages: { -readonly [Stage in keyof Stages]: Stages[Stage] } = {
-    tracing: createTracing(isTracing()),
+    tracing: createTracing(isTracing(), metrics.traced),
     clients: createClientAddresses(config.trustedProxies),
     cors: createCors(config.cors),
     rateLimits,
@@ -266,6 +267,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       routes: routes.routes,
       clock,
       onFallback: upstreams.metrics.fallback,
+      cacheMetrics: metrics.cache("fallback"),
     }),
     connect,
     system,
@@ -316,6 +318,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   });
 
   const resp = deps.listenResp(() => transport("kv"), createConnectionGate(authentication));
+  metrics.watchResp(() => resp.connections);
   own.rpc.service(
     AdminService,
     createAdminService({

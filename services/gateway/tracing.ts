@@ -1,5 +1,5 @@
 /** Spans of requests at the gateway: one over each request, one below it for each call to a service. */
-import { type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import { type Span, SpanKind, SpanStatusCode, trace, TraceFlags } from "@opentelemetry/api";
 import { callAttributes, endCallSpan, formatTraceparent, startSpan, traceIdOf } from "../runtime/tracing.ts";
 import type { Exchange } from "./exchange.ts";
 import type { CallTrace, RequestTrace, Tracing } from "./stages.ts";
@@ -10,9 +10,18 @@ const PASSING: Tracing = {
   beginCall: (_path, traceparent) => traceparent === undefined ? undefined : new PassedTrace(traceparent),
 };
 
-/** Makes spans if they go anywhere; if not, what the client sent is passed on as it is. */
-export function createTracing(isTracing: boolean): Tracing {
-  return isTracing ? RECORDING : PASSING;
+/** Makes spans if they go anywhere, and tells `onTrace` of each request that has one; if not, what the client sent is passed on
+ *  as it is. */
+export function createTracing(isTracing: boolean, onTrace: (isSampled: boolean) => void = () => {}): Tracing {
+  if (!isTracing) return PASSING;
+  const counted = (trace: RecordedTrace) => {
+    onTrace(trace.isSampled);
+    return trace;
+  };
+  return {
+    begin: (exchange) => counted(beginRequest(exchange)),
+    beginCall: (path, traceparent) => counted(beginCall(path, traceparent)),
+  };
 }
 
 class PassedTrace implements RequestTrace {
@@ -33,21 +42,19 @@ class PassedTrace implements RequestTrace {
   endCall(): void {}
 }
 
-const RECORDING: Tracing = {
-  begin(exchange) {
-    // The HTTP server of the runtime makes a span of its own, which is the request's then.
-    const active = trace.getActiveSpan();
-    if (active !== undefined) return new RecordedTrace(active, false);
-    const { method, traceparent, path } = exchange;
-    const attributes = { "http.request.method": method, "url.path": path };
-    return new RecordedTrace(startSpan(method, SpanKind.SERVER, traceparent, attributes), true);
-  },
-  beginCall(path, traceparent) {
-    const [service, method] = path.slice(1).split("/") as [string, string];
-    const attributes = { ...callAttributes(service, method), "rpc.system": "grpc" };
-    return new RecordedTrace(startSpan(path.slice(1), SpanKind.SERVER, traceparent, attributes), true);
-  },
-};
+function beginRequest({ method, traceparent, path }: Exchange): RecordedTrace {
+  // The HTTP server of the runtime makes a span of its own, which is the request's then.
+  const active = trace.getActiveSpan();
+  if (active !== undefined) return new RecordedTrace(active, false);
+  const attributes = { "http.request.method": method, "url.path": path };
+  return new RecordedTrace(startSpan(method, SpanKind.SERVER, traceparent, attributes), true);
+}
+
+function beginCall(path: string, traceparent: string | undefined): RecordedTrace {
+  const [service, method] = path.slice(1).split("/") as [string, string];
+  const attributes = { ...callAttributes(service, method), "rpc.system": "grpc" };
+  return new RecordedTrace(startSpan(path.slice(1), SpanKind.SERVER, traceparent, attributes), true);
+}
 
 class RecordedTrace implements RequestTrace {
   readonly traceparent: string;
@@ -61,6 +68,11 @@ class RecordedTrace implements RequestTrace {
     this.#isOwn = isOwn;
     this.traceparent = formatTraceparent(span.spanContext());
     this.traceId = span.spanContext().traceId;
+  }
+
+  /** Whether it is exported. */
+  get isSampled(): boolean {
+    return (this.#span.spanContext().traceFlags & TraceFlags.SAMPLED) !== 0;
   }
 
   routed({ method, match, requestId }: Exchange): void {

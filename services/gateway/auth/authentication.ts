@@ -9,6 +9,7 @@
 import type { Transport } from "@connectrpc/connect";
 import type { WatchPolicyResponse } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import type { Exchange } from "../exchange.ts";
+import type { CacheMetrics } from "../metrics.ts";
 import type { ProtectedMode } from "../limits/protected_mode.ts";
 import { GatewayError } from "../problem.ts";
 import type { Authentication, Caller } from "../stages.ts";
@@ -49,6 +50,8 @@ export interface AuthenticationDeps {
   readonly timer: Timer;
   readonly fetch: typeof fetch;
   readonly log: { info(message: string, fields?: Record<string, unknown>): void };
+  /** Tokens whose signature was checked before, and those that had to be checked. */
+  readonly tokenMetrics: Pick<CacheMetrics, "hit" | "miss">;
 }
 
 /** What a call over gRPC shows. */
@@ -169,9 +172,12 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
     if (text.startsWith(API_KEY_PREFIX)) return ask({ kind: "api_key", text }, via ?? "api_key");
     if (text.indexOf(".") < 0) return ask({ kind: "session_token", text }, via ?? "session_token");
     const known = tokens.known(text);
-    return known !== undefined
-      ? ofToken(known, via ?? "access_token")
-      : tokens.verify(text).then((verified) => ofToken(verified, via ?? "access_token"));
+    if (known !== undefined) {
+      deps.tokenMetrics.hit();
+      return ofToken(known, via ?? "access_token");
+    }
+    deps.tokenMetrics.miss();
+    return tokens.verify(text).then((verified) => ofToken(verified, via ?? "access_token"));
   }
 
   function ofToken(token: VerifiedToken, credential: Caller["credential"]): Caller | Promise<Caller> {

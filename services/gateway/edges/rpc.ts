@@ -173,21 +173,25 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         requestCharsMax: deps.bodyLimits.bytesMax,
         toError: (error) => reported(fromServiceError(error, false), exchange),
         onMessage: () => metrics.streamMessage("out"),
+        onFrame: deps.metrics.socketFrame,
         onEnd() {
           unfollow();
           open.delete(stream);
           metrics.streamClosed();
+          deps.metrics.socketClosed();
           end();
         },
       });
       const unfollow = deps.follow(exchange, (error) => stream.fail(error));
       open.add(stream);
       metrics.streamOpened();
+      deps.metrics.socketOpened();
       if (call !== undefined) stream.run(call.first, call.rest);
       else stream.run(undefined, talk(stream, exchange, route, abort, () => metrics.streamMessage("in")));
       if (isDraining) stream.drain(); // it was being opened when the drain began
       return stream.response;
     } catch (error) {
+      deps.metrics.socketRefused();
       end();
       throw error;
     }

@@ -30,6 +30,8 @@ export interface SocketStreamOptions {
   readonly requestCharsMax: number;
   toError(error: unknown): GatewayError;
   onMessage(): void;
+  /** A text frame came or goes, of so many characters. */
+  onFrame(direction: "in" | "out", chars: number): void;
   /** Called once, when the socket has ended for whatever reason; lets go of the call. */
   onEnd(): void;
 }
@@ -64,6 +66,7 @@ export function openSocketStream(request: Request, options: SocketStreamOptions)
 
   const opened = new Promise<void>((resolve) => socket.addEventListener("open", () => resolve()));
   socket.addEventListener("message", ({ data }) => {
+    if (typeof data === "string") options.onFrame("in", data.length);
     if (route.rpc.methodKind === "server_streaming") return; // there is nothing to say
     if (typeof data !== "string" || data.length > options.requestCharsMax) {
       fail(
@@ -122,7 +125,9 @@ export function openSocketStream(request: Request, options: SocketStreamOptions)
     for (let next = first ?? await rest.next(); !isEnded; next = await rest.next()) {
       if (next.done) return close(CLOSE_NORMAL, "");
       options.onMessage();
-      socket.send(textOf(next.value));
+      const text = textOf(next.value);
+      options.onFrame("out", text.length);
+      socket.send(text);
       while (!isEnded && socket.bufferedAmount > UNSENT_BYTES_MAX) await pause(timer, UNSENT_POLL_MS);
     }
   }

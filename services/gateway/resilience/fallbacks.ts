@@ -1,6 +1,7 @@
 /** Answers in place of those of a service that fails, by route and as configured. Each says that it is one. */
 import type { RpcEdge } from "../edges/rpc.ts";
 import type { Exchange } from "../exchange.ts";
+import type { CacheMetrics } from "../metrics.ts";
 import { fromServiceError, type GatewayError, type ProblemCode } from "../problem.ts";
 import type { Route } from "../routes.ts";
 import type { FallbackConfig } from "./config.ts";
@@ -31,6 +32,7 @@ export interface FallbacksDeps {
   readonly routes: readonly Route[];
   readonly clock: { now(): number };
   onFallback(route: string, strategy: string): void;
+  readonly cacheMetrics: CacheMetrics;
 }
 
 /** The edge with fallbacks around it; the edge itself when none are configured.
@@ -39,7 +41,7 @@ export function withFallbacks(edge: RpcEdge, deps: FallbacksDeps): RpcEdge {
   const byRoute = new Map<Route, FallbackConfig>();
   for (const fallback of deps.config) byRoute.set(findRoute(fallback, deps.routes), fallback);
   if (byRoute.size === 0) return edge;
-  const cache = new AnswerCache();
+  const cache = new AnswerCache(deps.cacheMetrics);
 
   async function answer(request: Request, exchange: Exchange): Promise<Response> {
     const fallback = byRoute.get(exchange.match!.route);
@@ -110,7 +112,12 @@ interface Kept {
 /** The last good answers, by who asked for what. */
 class AnswerCache {
   readonly #kept = new Map<string, Kept>(); // in the order of age
+  readonly #metrics: CacheMetrics;
   #bytes = 0;
+
+  constructor(metrics: CacheMetrics) {
+    this.#metrics = metrics;
+  }
 
   /** Keeps a good answer and gives it back. */
   async keep(exchange: Exchange, response: Response, nowMs: number): Promise<Response> {
@@ -124,6 +131,7 @@ class AnswerCache {
       this.#bytes += body.length;
       while (this.#bytes > CACHE_BYTES_MAX || this.#kept.size > CACHE_ENTRIES_MAX) {
         this.#drop(this.#kept.keys().next().value!);
+        this.#metrics.evicted();
       }
     }
     return new Response(body, { headers });
@@ -133,11 +141,12 @@ class AnswerCache {
   find(exchange: Exchange, ttlMs: number, nowMs: number, headers: Headers): Response | undefined {
     const key = keyOf(exchange);
     const kept = this.#kept.get(key);
-    if (kept === undefined) return undefined;
-    if (nowMs - kept.atMs > ttlMs) {
+    if (kept === undefined || nowMs - kept.atMs > ttlMs) {
       this.#drop(key);
+      this.#metrics.miss();
       return undefined;
     }
+    this.#metrics.hit();
     for (const [name, value] of kept.headers) if (!headers.has(name)) headers.set(name, value);
     headers.set("warning", '110 aetherflow "Response is Stale"');
     headers.set("age", String(Math.floor((nowMs - kept.atMs) / 1000)));
