@@ -115,7 +115,9 @@ export function readyLine(
 /** What `start --help` prints below the options. */
 export function startHelp(): string {
   const keys = documentKeys(configSchema).map(({ path, expected, default: value, description }) =>
-    `  ${path}\n      ${description}\n      ${expected}; default ${JSON.stringify(value)}`
+    `  ${path}\n      ${description}\n      ${expected}; default ${
+      value === undefined ? "none" : JSON.stringify(value)
+    }`
   );
   return `
 Settings come from flags, then AETHERFLOW_… variables, then the file, then defaults; the first that has one wins:

@@ -32,8 +32,8 @@ Deno.test("SIGTERM and SIGINT to the keeper drain the host and end both with 0",
       assertEquals((await product.exited).code, 0, product.stderr());
       assertEquals(
         product.stderr().match(/"message":"worker draining"/g)?.length,
-        2,
-        `gateway and kv drain: ${product.stderr()}`,
+        4,
+        `every worker drains: ${product.stderr()}`,
       );
       await using next = await startProduct({ data, args: QUIET });
       assertEquals(await next.stop(), 0);
