@@ -1,6 +1,7 @@
 /** The session worker: sessions, users and tokens, served to its peers. */
 import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
 import { runWorker, type WorkerContext } from "../runtime/run_worker.ts";
+import { isTracing } from "../runtime/tracing.ts";
 import { serveAuth } from "./auth/serve.ts";
 import { redisAddresses, type SessionConfig } from "./config.ts";
 import { registerSessionMetrics } from "./metrics.ts";
@@ -10,6 +11,7 @@ import { createMemoryStore } from "./stores/memory.ts";
 import { createRedisStore } from "./stores/redis.ts";
 import { SESSION_SCRIPTS } from "./stores/redis_scripts.ts";
 import { openSqliteStore, SESSIONS_FILE } from "./stores/sqlite.ts";
+import { tracedStore } from "./stores/traced.ts";
 
 /** How long a user's epoch outlives the longest session. */
 const EPOCHS_KEPT_EXTRA_MS = 86_400_000;
@@ -19,7 +21,8 @@ runWorker({
   async start(context) {
     const config = context.config as SessionConfig;
     const { clock, log, metrics, random, rpc } = context;
-    const store = await openStore(context);
+    const untraced = await openStore(context);
+    const store = isTracing() ? tracedStore(untraced, config.engine) : untraced;
     const { service, handlers, close } = createSessionModule({ store, config, clock, random, pause });
     log.info("the store is open", { engine: config.engine, durability: config.durability });
     registerSessionMetrics(metrics, {
