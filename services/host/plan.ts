@@ -100,6 +100,20 @@ export function listWorkers(config: Config): WorkerSlot[] {
   );
 }
 
+/** Whom each service calls. Gateways ask every worker for its figures. */
+const CALLED: Readonly<Record<ServiceName, readonly ServiceName[]>> = {
+  // Who signs in over the Redis protocol.
+  kv: ["session"],
+  session: ["password"],
+  password: [],
+  gateway: ["kv", "session", "password", "gateway"],
+};
+
+/** Whether two workers call one another. Deno asks for the right to send to an address, answers included. */
+function talk(a: WorkerSlot, b: WorkerSlot): boolean {
+  return CALLED[a.service].includes(b.service) || CALLED[b.service].includes(a.service);
+}
+
 /** Plans the run. `dataDirectory` is the absolute path of `config.data`; `tlsTexts` what the files of `gateway.grpc.tls`
  *  hold, `etcdTlsTexts` those of `kv.etcd.tls`, `httpTlsTexts` those of `gateway.http.tls`. @throws {RangeError} if `ports` does not fit the configuration. */
 export function createPlan(
@@ -124,13 +138,13 @@ export function createPlan(
   const quantumNet = nodes.map(({ address }) => hostAndPort(address));
   const networks = clusterNetworks(cluster);
   const workers = slots.map((slot, i): WorkerPlan => {
-    // Every node answers and may call every other: Deno asks for the right to send to an address, answers included.
     const own = quantumNet[i + 1]!;
     const node = nodes[i + 1]!;
     const bound = hostAndPort(node.listen);
+    const peers = quantumNet.filter((_, of) => of === 0 || talk(slot, slots[of - 1]!));
     // Passwords stay on the host that keeps their hashes: nobody else calls that worker.
     const others = slot.service === "password" ? [] : networks;
-    const net = [...new Set([own, bound, ...quantumNet, ...others])];
+    const net = [...new Set([own, bound, ...peers, ...others])];
     const base = { ...slot, ...node };
     switch (slot.service) {
       case "kv": {

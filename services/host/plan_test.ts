@@ -182,7 +182,14 @@ Deno.test("createPlan() lets workers talk to other hosts of the cluster, except 
     { hostname: "0.0.0.0", port: 7401 },
     { hostname: "127.0.0.1", port: 7401 },
   ]);
-  const own = ["127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402", "127.0.0.1:7403", "127.0.0.1:7404"];
-  assertEquals(kv!.permissions.net.toSorted(), ["0.0.0.0:7401", "10.0.0.0/8", ...own]);
-  assertEquals(password!.permissions.net.toSorted(), ["0.0.0.0:7403", ...own]);
+  const [host, kvNode, session, passwordNode, gateway] = [0, 1, 2, 3, 4].map((i) => `127.0.0.1:${7400 + i}`);
+  assertEquals(kv!.permissions.net.toSorted(), [
+    "0.0.0.0:7401",
+    "10.0.0.0/8",
+    host,
+    kvNode,
+    session,
+    gateway,
+  ]);
+  assertEquals(password!.permissions.net.toSorted(), ["0.0.0.0:7403", host, session, passwordNode, gateway]);
 });

@@ -79,7 +79,8 @@ async function everyGrantLeftOut(): Promise<LeftOut[]> {
   );
 }
 
-/** Starts, writes, asks for readiness and metrics of all workers, drains. Rejects if anything does not work. */
+/** Starts, writes, asks for readiness and metrics of all workers, adds a user, signs in over HTTP and RESP, drains. Rejects if anything
+ *  does not work. */
 async function workThrough(
   data: string,
   permissions: (plan: WorkerPlan) => WorkerPermissions,
@@ -103,10 +104,34 @@ async function workThrough(
     assertEquals(ready.status, 200);
     const metrics = await (await fetch(`${product.url}/metrics`)).text();
     for (const name of ["host", ...product.plans.keys()]) {
-      assert(metrics.includes(`worker="${name}"`), `no figures of ${name}`);
+      assert(metrics.includes(`aetherflow_worker_up{worker="${name}"} 1`), `no figures of ${name}`);
     }
+    const who = { username: "ann", password: "a long enough one" };
+    for (const path of ["users", "auth/login"]) {
+      const body = JSON.stringify(who);
+      const answer = await fetch(`${product.url}/api/v1/${path}`, { method: "POST", body });
+      await answer.body?.cancel();
+      assertEquals(answer.status, 200);
+    }
+    assertEquals(await signInOverResp(product.host.addresses().resp!, who), "+OK\r\n");
   } finally {
     clean = await product.host.stop();
   }
   assert(clean, "a worker could not drain");
+}
+
+/** What the Redis protocol answers to AUTH. */
+async function signInOverResp(
+  address: string,
+  { username, password }: { username: string; password: string },
+): Promise<string> {
+  const at = address.lastIndexOf(":");
+  using connection = await Deno.connect({
+    hostname: address.slice(0, at),
+    port: Number(address.slice(at + 1)),
+  });
+  const words = ["AUTH", username, password].map((word) => `$${word.length}\r\n${word}\r\n`);
+  await connection.write(new TextEncoder().encode(`*3\r\n${words.join("")}`));
+  const answer = new Uint8Array(1_024);
+  return new TextDecoder().decode(answer.subarray(0, await connection.read(answer) ?? 0));
 }
