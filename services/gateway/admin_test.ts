@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { STATE_NUMBERS } from "./resilience/metrics.ts";
 import { startTestGateway } from "./testing/harness.ts";
 
 Deno.test("GET /api/v1/admin/breakers shows a breaker that opened, and a reset closes it", async () => {
@@ -41,6 +42,22 @@ Deno.test("GET /api/v1/admin/breakers shows a breaker that opened, and a reset c
   const answered = await fetch(`${gateway.url}/api/v1/kv/k`);
   assertEquals(answered.status, 404);
   await answered.body?.cancel();
+});
+
+Deno.test("a breaker's state is the same in its figures and in its description", async () => {
+  await using gateway = startTestGateway({ config: { readRetryMs: 0 } });
+  const told = async () => {
+    const page = await (await fetch(`${gateway.url}/metrics`)).text();
+    const { breakers } = await (await fetch(`${gateway.url}/api/v1/admin/breakers`)).json();
+    const number = /^aetherflow_gateway_upstream_breaker_state\{[^}]*name="kv"[^}]*\} (\d)$/m.exec(page)?.[1];
+    return [number, breakers.find((each: { name: string }) => each.name === "kv").state];
+  };
+  await (await fetch(`${gateway.url}/api/v1/kv/k`)).body?.cancel();
+  assertEquals(await told(), ["0", "closed"]);
+  gateway.kv.failure = new ConnectError("down", Code.Unavailable);
+  for (let i = 0; i < 5; i++) await (await fetch(`${gateway.url}/api/v1/kv/k`)).body?.cancel();
+  assertEquals(await told(), ["2", "open"]);
+  assertEquals(STATE_NUMBERS, { closed: 0, half_open: 1, open: 2 });
 });
 
 Deno.test("GET /api/v1/admin/stats tells of requests, connections and targets", async () => {

@@ -186,6 +186,25 @@ Deno.test("SessionService.UpdateSession changes what the mask names, or what is 
   assertEquals((await refusal(() => client.getSession({ sessionId })))[0], Code.NotFound);
 });
 
+Deno.test("a session's state has the contract's number, both ways, and no other is one", async () => {
+  await using world = open();
+  const { session } = await world.client.createSession({ userId: "ann" });
+  const { sessionId } = session!;
+  const walk: SessionState[] = [session!.state];
+  await world.client.heartbeat({ sessionId });
+  for (const state of [SessionState.IDLE, SessionState.ACTIVE, SessionState.DISCONNECTING]) {
+    walk.push((await world.client.getSession({ sessionId })).session!.state);
+    await world.client.updateSession({ session: { sessionId, state } });
+    const { sessions } = await world.client.listSessions({ state });
+    assertEquals(sessions.map((each) => [each.sessionId, each.state]), [[sessionId, state]]);
+  }
+  const { CONNECTING, ACTIVE, IDLE } = SessionState;
+  assertEquals(walk, [CONNECTING, ACTIVE, IDLE, ACTIVE]);
+  assertEquals([CONNECTING, ACTIVE, IDLE, SessionState.DISCONNECTING, SessionState.CLOSED], [1, 2, 3, 4, 5]);
+  const [code] = await refusal(() => world.client.listSessions({ state: 6 as SessionState }));
+  assertEquals(code, Code.InvalidArgument);
+});
+
 Deno.test("SessionService.ListSessions pages through everything once, and counts", async () => {
   await using opened = open();
   const { client, clock } = opened;

@@ -82,6 +82,15 @@ Deno.test("a WebSocket whose request is not JSON is told so and closed", async (
   assertEquals((await client.closed).code, 1008);
 });
 
+Deno.test("a WebSocket whose frame is larger than a body may be is told so and closed", async () => {
+  await using gateway = startTestGateway({ config: { limits: { bodyBytes: 100 } } });
+  await using client = new Client(gateway, "/v3/watch");
+  await client.opened();
+  client.send(JSON.stringify({ create_request: { key: "a".repeat(100) } }));
+  assertMatch((await client.next()).error.message, /up to 100 characters/);
+  assertEquals((await client.closed).code, 1008);
+});
+
 Deno.test("a refused stream is an HTTP answer, not a socket", async () => {
   await using gateway = startTestGateway({ config: { limits: { concurrentStreams: 1 } } });
   await using first = new Client(gateway, "/api/v1/kv?watch=true");

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { createLocalJWKSet, decodeProtectedHeader, jwtVerify } from "jose";
+import { createLocalJWKSet, decodeJwt, decodeProtectedHeader, jwtVerify } from "jose";
 import { DEVELOPER } from "../../runtime/principal.ts";
 import {
   as,
@@ -114,6 +114,22 @@ Deno.test("AuthService.refresh() gives two tabs the same successor, and ends the
   assertEquals(await codeOf(principalOfSession(world, first.sessionId)), "Unauthenticated");
   assertEquals(world.log.at(-1)![1]!.sessionId, first.sessionId);
   assertEquals(JSON.stringify(world.log).includes("afr_"), false);
+  await world.close();
+});
+
+Deno.test("AuthService.refresh() gives an access token that says as much as the first", async () => {
+  const world = await createPeople();
+  const first = await login(world, "alice");
+  world.clock.advance(60_000);
+  const second = await world.auth.refresh({ refreshToken: first.refreshToken });
+  const claims = (token: string) => {
+    const { iat, nbf: _, exp, jti, ...rest } = decodeJwt(token);
+    assert(iat !== undefined && exp !== undefined && jti !== undefined);
+    return rest;
+  };
+  assertNotEquals(second.accessToken, first.accessToken);
+  assertEquals(claims(second.accessToken), claims(first.accessToken));
+  assertEquals(claims(second.accessToken).username, "alice");
   await world.close();
 });
 
