@@ -205,6 +205,8 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     isDraining: () => isDraining,
     self: deps.name,
   });
+  // Made when it is first asked for: that takes longer than the rest of the start.
+  let openapi: string | undefined;
   const system = createSystemEdge({
     readiness,
     collector: createMetricsCollector({
@@ -215,7 +217,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       timeoutMs: config.statsTimeoutMs,
     }),
     version: deps.version,
-    openapi: JSON.stringify(describeApi(routes.routes, deps.version.version)),
+    openapi: () => openapi ??= JSON.stringify(describeApi(routes.routes, deps.version.version)),
     addresses: () => ({ http: listener.url, grpc: grpc.address, resp: resp.address }),
     jwks: () => authentication.jwks,
   });

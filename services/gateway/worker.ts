@@ -1,4 +1,5 @@
 /** The gateway worker: binds the gateway to Deno. */
+import { ConfigError } from "../runtime/failure.ts";
 import { createGuuidSource, formatGuuid } from "../runtime/guuid.ts";
 import { runWorker } from "../runtime/run_worker.ts";
 import { exposureWarnings } from "./auth/exposure.ts";
@@ -11,7 +12,6 @@ import { createGatewayModule } from "./mod.ts";
 import { systemTimer } from "./timer.ts";
 import { limitAddresses, type RateLimitConfig } from "./limits/config.ts";
 import { LIMIT_SCRIPTS, type LimitRedis } from "./limits/shared_limits.ts";
-import { openRedisClient } from "../../storage/redis/mod.ts";
 import type { Logger } from "../runtime/log.ts";
 import { VERSION } from "../runtime/version.ts";
 
@@ -23,7 +23,7 @@ runWorker({
     if (isShared && Deno.build.os !== "linux") {
       const why =
         `gateway.workers is ${config.workers}, expected 1: only Linux spreads one port over several workers`;
-      throw new Error(why);
+      throw new ConfigError(why);
     }
     for (const warning of exposureWarnings(config)) context.log.warn(warning);
     const ids = createGuuidSource({ clock: context.clock, random: context.random });
@@ -94,6 +94,8 @@ function changed(from: TlsTexts | undefined, to: TlsTexts | undefined): TlsTexts
 async function openLimitRedis(config: RateLimitConfig, log: Logger): Promise<LimitRedis | undefined> {
   const nodes = limitAddresses(config);
   if (nodes.length === 0) return undefined;
+  // Only here is its client loaded: a gateway without it needs none of it.
+  const { openRedisClient } = await import("../../storage/redis/mod.ts");
   const onState = (isReady: boolean, reason: string) => log.info("Redis of rate limits", { isReady, reason });
   return await openRedisClient({ ...config.redis, nodes, onState }, LIMIT_SCRIPTS);
 }

@@ -10,7 +10,7 @@ export interface SystemEdgeDeps {
   /** Answer of /version. */
   readonly version: Readonly<Record<string, string>>;
   /** The OpenAPI document, as text. */
-  readonly openapi: string;
+  readonly openapi: () => string;
   /** Where the gateway listens, by edge. */
   addresses(): Readonly<Record<string, string>>;
   /** The public keys that verify access tokens, as JSON; undefined while they are not known. */
@@ -58,7 +58,7 @@ export function createSystemEdge(deps: SystemEdgeDeps): SystemEdge {
     c.header("cache-control", `public, max-age=${JWKS_AGE_S}`);
     return c.body(jwks === "" ? '{"keys":[]}' : jwks, 200, { "content-type": "application/jwk-set+json" });
   });
-  app.get("/openapi.json", (c) => c.body(deps.openapi, 200, { "content-type": "application/json" }));
+  app.get("/openapi.json", (c) => c.body(deps.openapi(), 200, { "content-type": "application/json" }));
 
   async function ready(c: Context): Promise<Response> {
     const readiness = without(await deps.readiness.read(), c.req.queries("exclude") ?? []);
