@@ -50,6 +50,7 @@ import { createReadinessProbe } from "./readiness.ts";
 import { withFallbacks } from "./resilience/fallbacks.ts";
 import { createUpstreams } from "./resilience/upstreams.ts";
 import { isTracing } from "../runtime/tracing.ts";
+import { logFailedCalls } from "../runtime/call_failed.ts";
 import { createLocalServices } from "../runtime/local_services.ts";
 import { createSeededRandom, randomFraction } from "../runtime/random.ts";
 import type { Peer, Peers } from "../runtime/worker_context.ts";
@@ -150,11 +151,12 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     departures,
     streamSlots: new Slots(config.limits.concurrentStreams),
     onFault(error: GatewayError, exchange: Exchange) {
-      deps.log.error("stream failed", { requestId: exchange.requestId, path: exchange.path, error });
+      const { requestId, trace, path } = exchange;
+      deps.log.error("stream failed", { requestId, traceId: trace?.traceId, path, error });
     },
   };
   const random = createSeededRandom(deps.seed);
-  const own = createLocalServices((method, error) => deps.log.error("call failed", { method, error }));
+  const own = createLocalServices(logFailedCalls(deps.log));
   const upstreams = createUpstreams({
     config: config.upstreams,
     fallbacks: config.fallbacks,

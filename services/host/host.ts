@@ -12,6 +12,7 @@ import { openQuantumNode } from "../../transport/channels/quantum.ts";
 import { createChannelTransport, createRpcServer } from "../../transport/rpc/mod.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { createLogger, type LogSettings, silentLogger } from "../runtime/log.ts";
+import { logFailedCalls } from "../runtime/call_failed.ts";
 import { createMetrics, Gauge } from "../runtime/metrics.ts";
 import { createPeers } from "../runtime/peers.ts";
 import { registerQuantumMetrics } from "../runtime/quantum_metrics.ts";
@@ -96,10 +97,7 @@ export function openHost(config: Config, options: HostOptions = {}): Host {
   const secret = secretFile === ""
     ? systemRandom.fill(new Uint8Array(SECRET_BYTES))
     : readClusterSecret(secretFile);
-  const rpc = createRpcServer({
-    onError: (method, error, header) =>
-      log.error("call failed", { method, error, requestId: header.get("x-request-id") ?? undefined }),
-  });
+  const rpc = createRpcServer({ onError: logFailedCalls(log) });
   const node = openQuantumNode({
     listen: plan.host.listen,
     secret,

@@ -11,7 +11,9 @@ export interface LocalServices {
 }
 
 /** Creates a place for them. `onError` hears of faults of theirs. */
-export function createLocalServices(onError: (method: string, error: unknown) => void): LocalServices {
+export function createLocalServices(
+  onError: (method: string, error: unknown, header: Headers) => void,
+): LocalServices {
   const [near, far] = createMemoryChannelPair();
   const rpc = createRpcServer({ onError });
   rpc.accept(far);

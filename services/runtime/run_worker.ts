@@ -3,6 +3,7 @@
 import { WorkerService } from "$proto/aetherflow/host/v1/host_pb.ts";
 import { openQuantumNode } from "../../transport/channels/quantum.ts";
 import { createChannelTransport, createRpcServer } from "../../transport/rpc/mod.ts";
+import { logFailedCalls } from "./call_failed.ts";
 import { systemClock } from "./clock.ts";
 import { describeFailure } from "./failure.ts";
 import { createLogger } from "./log.ts";
@@ -10,7 +11,7 @@ import { createMetrics } from "./metrics.ts";
 import { createPeers, type PeerTable } from "./peers.ts";
 import { registerPeerMetrics, registerQuantumMetrics } from "./quantum_metrics.ts";
 import { systemRandom } from "./random.ts";
-import { isTracing, tracedServices, traceIdOf, TRACEPARENT } from "./tracing.ts";
+import { isTracing, tracedServices } from "./tracing.ts";
 import { registerWorkerMetrics } from "./worker_metrics.ts";
 import type { HostMessage, WorkerDefinition, WorkerMessage, WorkerModule } from "./worker_context.ts";
 
@@ -56,15 +57,11 @@ async function boot(
   const log = createLogger(message.name, logSettings);
   const metrics = createMetrics(message.name);
   let faults = 0;
+  const logFailed = logFailedCalls(log);
   const rpc = createRpcServer({
     onError: (method, error, header) => {
       faults++;
-      log.error("call failed", {
-        method,
-        error,
-        requestId: header.get("x-request-id") ?? undefined,
-        traceId: traceIdOf(header.get(TRACEPARENT)),
-      });
+      logFailed(method, error, header);
     },
   });
   const node = openQuantumNode({
