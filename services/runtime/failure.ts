@@ -1,5 +1,10 @@
 import type { FailureCode } from "./worker_context.ts";
 
+/** The configuration asks for what a worker refuses, for a reason that only it can know. The message names the key. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+}
+
 /** What a failure means for the host, and the line that a person reads. */
 export interface Failure {
   readonly code: FailureCode;
@@ -31,6 +36,7 @@ export function describeFailure(error: unknown): Failure {
 }
 
 function codeOf(error: Error): FailureCode | undefined {
+  if (error instanceof ConfigError) return "config";
   if (error instanceof Deno.errors.AddrInUse) return "address_in_use";
   if (error instanceof Deno.errors.AddrNotAvailable) return "config";
   if ("code" in error && typeof error.code === "string") {

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { LogError } from "../../storage/log/errors.ts";
-import { describeFailure } from "./failure.ts";
+import { ConfigError, describeFailure } from "./failure.ts";
 
 Deno.test("describeFailure() sorts an error by its innermost known cause and keeps the outermost words", () => {
   const cases: [unknown, string][] = [
@@ -10,6 +10,7 @@ Deno.test("describeFailure() sorts an error by its innermost known cause and kee
     [new LogError("io", "m"), "storage"],
     [new Deno.errors.AddrInUse("m"), "address_in_use"],
     [new Deno.errors.PermissionDenied("m"), "storage"],
+    [new ConfigError("m"), "config"],
     [new Error("m", { cause: new LogError("in_use", "inner") }), "data_locked"],
     [new Error("m", { cause: new Deno.errors.AddrInUse("inner") }), "address_in_use"],
     [Object.assign(new Error("m"), { code: "ENOSPC" }), "storage"],

@@ -1,5 +1,6 @@
 /** Users, keys and sessions by the command line, against the whole product. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { EXIT } from "../../services/host/exit_code.ts";
 import { FREE_PORTS, runProduct, startProduct } from "../support/product.ts";
 import { projectFile, ROOT } from "../support/paths.ts";
 
@@ -83,7 +84,7 @@ Deno.test("session.auth.mode=required starts with an administrator of session.au
   const start = ["start", "--data", data, "--set", "session.auth.mode=required", ...FREE_PORTS];
   const refused = await runProduct(start, { cwd: data });
   await Deno.remove(data, { recursive: true });
-  assertEquals(refused.code, 1);
+  assertEquals(refused.code, EXIT.config);
   assertStringIncludes(
     refused.stderr,
     "set session.auth.bootstrap.username and session.auth.bootstrap.password",

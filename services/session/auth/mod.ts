@@ -1,6 +1,7 @@
 /** Authentication, wired. */
 import type { AuthService, CredentialService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import type { ServiceImpl } from "@connectrpc/connect";
+import { ConfigError } from "../../runtime/failure.ts";
 import { createGuuidSource } from "../../runtime/guuid.ts";
 import { ADMIN } from "../../runtime/principal.ts";
 import type { Random } from "../../runtime/random.ts";
@@ -156,13 +157,13 @@ async function bootstrap(
   if ((await accounts.counts()).users > 0) return;
   if (username === "") {
     if (config.mode !== "required") return;
-    throw new Error(
+    throw new ConfigError(
       "session.auth.mode is required and there are no users, so nobody could sign in: " +
         "set session.auth.bootstrap.username and session.auth.bootstrap.password to make an administrator",
     );
   }
   if (!USERNAME.test(username)) {
-    throw new Error(
+    throw new ConfigError(
       "config: session.auth.bootstrap.username is expected to be 1 to 64 of a-z, 0-9, '.', '_', '-', '@'",
     );
   }
@@ -170,7 +171,7 @@ async function bootstrap(
     checkPassword(password, username);
   } catch (error) {
     if (!(error instanceof AuthError)) throw error;
-    throw new Error(`config: session.auth.bootstrap.password: ${error.message}`, { cause: error });
+    throw new ConfigError(`config: session.auth.bootstrap.password: ${error.message}`, { cause: error });
   }
   const passwordHash = await passwords.hash(password);
   const user = { username, roles: [ADMIN], grants: [], passwordHash };
