@@ -1,6 +1,7 @@
 /** The gateway's own figures: rate, errors and duration for each route. Labels are bounded: routes are templates, and
  *  methods and statuses that we never answer on purpose do not exist. */
-import { Counter, Gauge, Histogram, type Registry } from "prom-client";
+import { Counter, Gauge, Histogram, type Registry } from "../runtime/metrics.ts";
+import type { Counter as PromCounter } from "prom-client";
 
 /** Seconds, doubling from 250 µs to 8.2 s. */
 const DURATION_BUCKETS = Array.from({ length: 16 }, (_, i) => 0.00025 * 2 ** i);
@@ -149,6 +150,7 @@ export function createGatewayMetrics(registry: Registry, residentMemoryBytes: ()
     buckets: FRAME_BUCKETS,
     registers,
   });
+  for (const direction of ["in", "out"]) frames.zero({ direction });
   const framesOf = { in: frames.labels({ direction: "in" }), out: frames.labels({ direction: "out" }) };
   // Plain numbers, as with requests: a token is looked up with each of them.
   const caches = {
@@ -199,7 +201,7 @@ export function createGatewayMetrics(registry: Registry, residentMemoryBytes: ()
       out: messages.labels({ route, direction: "out" }),
     };
     // One child for each status that this route has answered: at most the rows of the problem table and a few more.
-    const byStatus = new Map<number, Counter.Internal>();
+    const byStatus = new Map<number, PromCounter.Internal>();
     return {
       begin: () => active.count++,
       end(status, durationMs, requestBytes, responseBytes) {

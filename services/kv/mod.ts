@@ -20,7 +20,7 @@ import { guardAll, type KvHandlers } from "./served.ts";
 import { type KvLogger, KvService } from "./service.ts";
 import type { KvStore, OpenStore } from "./store.ts";
 
-export { type KvConfig, kvConfigSchema } from "./config.ts";
+export type { KvConfig } from "./config.ts";
 export { KV_ERRORS, KvError } from "./errors.ts";
 export type { KvService } from "./service.ts";
 export type { KvStore, OpenStore } from "./store.ts";

@@ -4,7 +4,7 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { createSessionHandlers } from "./rpc.ts";
 import { SessionService, type SessionServiceDeps } from "./service.ts";
 
-export { type SessionConfig, sessionConfigSchema } from "./config.ts";
+export type { SessionConfig } from "./config.ts";
 export { SESSION_ERRORS, SessionError, type SessionErrorKind } from "./errors.ts";
 export { sessionMessage } from "./rpc.ts";
 export { mapped, toConnectError } from "./rpc_errors.ts";

@@ -1,7 +1,7 @@
 /** Figures of calls to services. Labels are bounded: services and RPCs are those of proto/, names those of the address
  *  book, codes gRPC's. */
 import { Code } from "@connectrpc/connect";
-import { Counter, Gauge, type Registry } from "prom-client";
+import { Counter, Gauge, type Registry } from "../../runtime/metrics.ts";
 import { registerDurations } from "./durations.ts";
 
 /** Codes are 0 (success) to 16. */

@@ -1,6 +1,7 @@
 /** Figures of the gRPC edge. Labels are bounded: methods are those of the descriptors, codes are gRPC's. */
 import { Code } from "@connectrpc/connect";
-import { Counter, Gauge, Histogram, type Registry } from "prom-client";
+import { Counter, Gauge, Histogram, type Registry } from "../../../runtime/metrics.ts";
+import type { Counter as PromCounter } from "prom-client";
 
 /** Seconds, doubling from 250 µs to 8.2 s. */
 const DURATION_BUCKETS = Array.from({ length: 16 }, (_, i) => 0.00025 * 2 ** i);
@@ -78,7 +79,7 @@ export function createGrpcMetrics(registry: Registry): GrpcMetrics {
       const entry = { method, count: 0, in: 0, out: 0 };
       active.push(entry);
       const duration = durations.labels({ method });
-      const byCode = new Map<number, Counter.Internal>(); // at most gRPC's 17 codes
+      const byCode = new Map<number, PromCounter.Internal>(); // at most gRPC's 17 codes
       return {
         begin: () => void entry.count++,
         end(code, durationMs) {
