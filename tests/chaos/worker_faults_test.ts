@@ -20,7 +20,7 @@ Deno.test("a worker that dies under load is replaced within 2 s and no acknowled
     await using load = startLoad(product.url);
     const recoveries: number[] = [];
     for (let round = 1; round <= ROUNDS; round++) {
-      for (const worker of ["kv", "gateway"]) {
+      for (const worker of ["kv", "session", "password", "gateway"]) {
         await load.progress();
         const since = performance.now();
         product.order(worker, { type: "fault", do: "die" });
@@ -42,7 +42,7 @@ Deno.test("a worker that hangs under load costs one restart of the process, with
   await using product = await startProduct({
     keeper: true,
     main: projectFile("tests/support/faulty_product.ts"),
-    args: ["--set", "log.level=off"],
+    args: ["--set", "log.level=off", "--set", "host.heartbeat.timeoutMs=1000"],
   });
   await using load = startLoad(product.url);
   const recoveries: number[] = [];

@@ -14,6 +14,9 @@ export const FREE_PORTS: readonly string[] = [
   "quantum.basePort=0",
 ].flatMap((setting) => ["--set", setting]);
 
+/** A busy machine keeps a healthy worker waiting for longer than the product's default lets pass for health. */
+const PATIENCE: readonly string[] = ["--set", "host.heartbeat.timeoutMs=20000"];
+
 /** What to start. */
 export interface ProductOptions {
   /** Data folder; a temporary one, removed at the end, when left out. */
@@ -74,7 +77,7 @@ export async function startProduct(options: ProductOptions = {}): Promise<Produc
   const ownData = options.data === undefined;
   const data = options.data ?? await Deno.makeTempDir({ prefix: "aetherflow-test-" });
   await Deno.mkdir(data, { recursive: true });
-  const start = ["start", "--data", data, ...FREE_PORTS];
+  const start = ["start", "--data", data, ...FREE_PORTS, ...PATIENCE];
   const child = command(options.executable, [...start, ...(options.args ?? [])], {
     ...options,
     cwd: options.cwd ?? data,
