@@ -45,6 +45,7 @@ export const COMMENTS: Readonly<Record<string, string>> = {
   "aetherflow.auth.v1.Principal.Kind.KIND_ANONYMOUS": "Nobody: no credential came, and the path needs none.",
   "aetherflow.auth.v1.Principal.Kind.KIND_DEVELOPER": "Anybody on this machine, while there are no users.",
   "aetherflow.auth.v1.Principal.Kind.KIND_EXTERNAL": "Of a configured issuer.",
+  "aetherflow.auth.v1.Principal.Kind.KIND_SYSTEM": "A worker on its own behalf. Made by no credential.",
   "aetherflow.auth.v1.Principal.grants": "What a member may do; an administrator may do everything.",
   "aetherflow.auth.v1.Principal.roles": "`admin`, `member`.",
   "aetherflow.auth.v1.Principal.session_id": "The session that shows who it is; empty for API keys and external principals.",

@@ -1,16 +1,17 @@
 /** The embedded store as REST and Redis use it. */
 import type { ApiWatch, Caller, Decision, KvApi, KvBackend } from "./api.ts";
-import { type KeyRange, prefixRange, toBinaryString } from "./key.ts";
+import { type KeyRange, toBinaryString } from "./key.ts";
 import type { LeaseService } from "./lease/lease_service.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "./mvcc.ts";
-import type {
-  DeleteResult,
-  HistoryPage,
-  KvService,
-  ListPage,
-  ListQuery,
-  PutResult,
-  TxnResult,
+import {
+  type DeleteResult,
+  type HistoryPage,
+  type KvService,
+  type ListPage,
+  type ListQuery,
+  listRange,
+  type PutResult,
+  type TxnResult,
 } from "./service.ts";
 import type { DeleteOp, PutOp, Txn } from "./txn.ts";
 
@@ -75,7 +76,7 @@ class LocalApi implements KvApi {
     // The pages after the first are of the past.
     if (this.leases.isSettled || query.pageToken !== "") return page;
     this.leases.expire();
-    const gone = this.#goneIn(prefixRange(query.prefix));
+    const gone = this.#goneIn(listRange(query));
     const entries = page.entries.filter((kv) => !gone.has(toBinaryString(kv.key)));
     return { ...page, entries, count: page.count - gone.size };
   }

@@ -439,10 +439,11 @@ async function readRequests(
 }
 
 function toWatch(request: WatchCreateRequest, fragmentBytes: number, permit: Permit): WatchCreate {
-  const range = rangeOf(request.key, request.rangeEnd);
-  const refusal = permit.watchRefusal(request.key, range);
+  const asked = rangeOf(request.key, request.rangeEnd);
+  const refusal = permit.watchRefusal(request.key, asked);
+  const range = refusal === undefined && permit.isChecked ? permit.seen(asked) : asked;
   return {
-    key: request.key,
+    key: range === "single" ? request.key : range.start,
     range,
     startRevision: Number(request.startRevision),
     watchId: request.watchId,

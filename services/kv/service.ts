@@ -12,7 +12,7 @@
 import type { Decision } from "./api.ts";
 import type { KvConfig } from "./config.ts";
 import { KvError } from "./errors.ts";
-import { prefixRange, successorOf } from "./key.ts";
+import { compareBytes, type KeyRange, prefixRange, successorOf } from "./key.ts";
 import { decodePageToken, encodePageToken } from "./page_token.ts";
 import { Queue } from "./queue.ts";
 import { PinnedStore } from "./maintenance/pinned.ts";
@@ -153,6 +153,20 @@ export interface ListQuery {
   readonly pageSize: number;
   readonly pageToken: string;
   readonly keysOnly: boolean;
+  /** Nothing before this key is told or counted. */
+  readonly from?: Uint8Array;
+}
+
+/** The keys that all pages of a list tell. */
+export function listRange({ prefix, from }: Pick<ListQuery, "prefix" | "from">): KeyRange {
+  const range = prefixRange(prefix);
+  return from !== undefined && compareBytes(from, range.start) > 0 ? { start: from, end: range.end } : range;
+}
+
+/** Where a page begins. A token is its client's to write, so it does not lead before the list's first key. */
+export function pageStart(whole: KeyRange, after: Uint8Array | undefined): Uint8Array {
+  if (after === undefined || compareBytes(after, whole.start) < 0) return whole.start;
+  return successorOf(after);
 }
 
 /** The page; all pages of one list are read at the same revision. `nextPageToken` is empty on the last. */
@@ -505,9 +519,9 @@ export class KvService {
     this.#ranges++;
     const state = this.#state;
     const token = query.pageToken === "" ? undefined : decodePageToken(query.pageToken, query.prefix);
-    const whole = prefixRange(query.prefix);
+    const whole = listRange(query);
     const revision = state.checkRevision(token?.revision ?? 0, this.#durableRevision);
-    const start = token === undefined ? whole.start : successorOf(token.after);
+    const start = pageStart(whole, token?.after);
     const { rows, isCut } = state.pageRows(
       { start, end: whole.end },
       revision,

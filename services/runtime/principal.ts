@@ -29,6 +29,12 @@ export const DEVELOPER: Principal = create(PrincipalSchema, {
   roles: [ADMIN],
 });
 
+/** What the names of keys begin with that workers keep in the key-value store for themselves. */
+export const SYSTEM_KEYS = "\0aetherflow/";
+
+/** A worker on its own behalf, which may use `SYSTEM_KEYS` and nothing else. */
+export const SYSTEM: Principal = create(PrincipalSchema, { kind: Principal_Kind.SYSTEM, username: "system" });
+
 /** Nobody. */
 export const ANONYMOUS: Principal = create(PrincipalSchema, { kind: Principal_Kind.ANONYMOUS });
 

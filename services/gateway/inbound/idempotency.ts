@@ -12,6 +12,7 @@
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import { type Principal, Principal_Kind } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
+import { encodePrincipal, PRINCIPAL_METADATA, SYSTEM } from "../../runtime/principal.ts";
 import type { Exchange } from "../exchange.ts";
 import { type BodyLimits, readBody } from "../limits/body.ts";
 import { errorResponse, fromServiceError, GatewayError } from "../problem.ts";
@@ -54,6 +55,9 @@ const PASSING: ReadonlySet<number> = new Set([408, 425, 429, 499]);
 /** Headers of an answer that are of one exchange, not of what was answered. */
 const OF_EXCHANGE: ReadonlySet<string> = new Set(["x-request-id", "date"]);
 
+/** Records are the gateway's own, whoever asks for the request that they are of. */
+const AS_SYSTEM = { [PRINCIPAL_METADATA]: encodePrincipal(SYSTEM) };
+
 /** What a claim came to. */
 type Claim = { readonly revision: bigint } | { readonly record: IdempotencyRecord };
 
@@ -62,7 +66,7 @@ export function createIdempotency(deps: IdempotencyDeps): Idempotency {
   const { config, log } = deps;
   const claimTtlMs = BigInt(deps.requestTimeoutMs + CLAIM_GRACE_MS);
   const client = () => createClient(KeyValueService, deps.kv());
-  const options = { timeoutMs: STORE_TIMEOUT_MS };
+  const options = { timeoutMs: STORE_TIMEOUT_MS, headers: AS_SYSTEM };
 
   async function claim(keys: RecordKeys, fingerprint: Uint8Array): Promise<Claim> {
     const value = encodeRecord(keys, { state: "running", fingerprint });

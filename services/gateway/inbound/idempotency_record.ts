@@ -8,9 +8,10 @@
  *  Who reads the store learns nothing: the fingerprint is keyed and the answer encrypted, both by keys made of the client's
  *  own key. An answer may hold a token, a body a password. */
 import { createCipheriv, createDecipheriv, createHash, createHmac } from "node:crypto";
+import { SYSTEM_KEYS } from "../../runtime/principal.ts";
 
 /** Where records are: a prefix that no key of a client begins with by accident. Keys under it are for gateways alone. */
-export const RECORD_PREFIX = "\u0000aetherflow/idempotency/";
+export const RECORD_PREFIX = `${SYSTEM_KEYS}idempotency/`;
 
 /** Secrets and the place of one key of one client. */
 export interface RecordKeys {

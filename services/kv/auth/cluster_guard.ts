@@ -4,7 +4,6 @@ import type { DescService } from "@bufbuild/protobuf";
 import { Watch, type WatchRequest } from "$proto/etcdserverpb/rpc_pb.ts";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Caller, KvBackend } from "../api.ts";
-import { KvError } from "../errors.ts";
 import { rangeOf } from "../key.ts";
 import { mapped } from "../rpc_errors.ts";
 import { AuthStore } from "./auth.ts";
@@ -14,9 +13,7 @@ import { type TokenLimits, Tokens } from "./tokens.ts";
 
 /** Which keys a lease has, only the cluster knows: what may touch any key takes a right to all. */
 const UNKNOWN_LEASES: LeaseKeys = {
-  keysOf() {
-    throw new KvError("permissionDenied");
-  },
+  keysOf: () => undefined,
   ids: () => [0n],
 };
 
@@ -60,8 +57,9 @@ async function* checkedWatches(guard: Guard, requests: AsyncIterable<WatchReques
   for await (const request of requests) {
     const { requestUnion } = request;
     if (permit.isChecked && requestUnion.case === "createRequest") {
-      const { key, rangeEnd } = requestUnion.value;
-      mapped(() => permit.watch(key, rangeOf(key, rangeEnd)));
+      const { value } = requestUnion;
+      mapped(() => permit.watch(value.key, rangeOf(value.key, value.rangeEnd)));
+      permit.narrow(value);
     }
     yield request;
   }

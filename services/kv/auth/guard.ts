@@ -31,7 +31,8 @@ import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Caller } from "../api.ts";
 import type { Access, AuthStore } from "./auth.ts";
 import { KvError } from "../errors.ts";
-import { type KeyRange, prefixRange } from "../key.ts";
+import { type KeyRange, prefixRange, rangeOf } from "../key.ts";
+import { FIRST_NAME, isFromFirst, isOwnName, namesOwn } from "./own_names.ts";
 import { spanOf } from "./permissions.ts";
 import { type Rights, RightsTable } from "./rights.ts";
 import { toDelete, toPut, toRange, toTxn } from "../rpc.ts";
@@ -60,8 +61,8 @@ export interface GuardedCaller extends Caller {
 
 /** Which keys are attached to which lease. */
 export interface LeaseKeys {
-  /** Keys of a lease; none when there is no such lease. */
-  keysOf(id: bigint): readonly Uint8Array[];
+  /** Keys of a lease; none when there is no such lease, undefined when they are not known. */
+  keysOf(id: bigint): readonly Uint8Array[] | undefined;
   ids(): readonly bigint[];
 }
 
@@ -251,6 +252,24 @@ export class Permit {
     const { rights } = this;
     if (rights === undefined) this.guard.auth.checkKeys(this.#storeCaller, access, key, range);
     else rights.keys(access, spanOf(key, range));
+    if (namesOwn(key, range) && !this.#meetsOwn) throw new KvError("permissionDenied");
+  }
+
+  /** Whether the product's own keys are the caller's to use. */
+  get #meetsOwn(): boolean {
+    return this.rights?.isSystem ?? this.isRoot;
+  }
+
+  /** The range as the caller sees it: one of everything begins after the product's own keys. */
+  seen(range: KeyRange | "single"): KeyRange | "single" {
+    if (range === "single" || !isFromFirst(range) || this.#meetsOwn) return range;
+    return { start: FIRST_NAME, end: range.end };
+  }
+
+  /** The same of a request, in place. */
+  narrow(request: { key: Uint8Array; readonly rangeEnd: Uint8Array }): void {
+    const range = rangeOf(request.key, request.rangeEnd);
+    if (range !== "single" && this.seen(range) !== range) request.key = FIRST_NAME;
   }
 
   /** As etcd: whoever adds a key to a lease could not revoke it without the right to write all its keys. */
@@ -291,8 +310,21 @@ export class Permit {
 
   /** Access to every key that is attached to a lease. */
   leased(access: Access, lease: bigint): void {
-    if (this.isRoot || this.rights?.hasAll(access) === true) return;
-    for (const key of this.guard.leases.keysOf(lease)) this.keys(access, key, "single");
+    if (this.isRoot) return;
+    const keys = this.guard.leases.keysOf(lease);
+    if (keys === undefined && this.rights?.hasAll(access) !== true) throw new KvError("permissionDenied");
+    for (const key of keys ?? []) this.keys(access, key, "single");
+  }
+
+  /** Reading every key that is attached to any lease, but for the product's own. */
+  allLeased(): void {
+    if (this.isRoot || this.rights?.hasAll("read") === true) return;
+    const { leases } = this.guard;
+    for (const id of leases.ids()) {
+      const keys = leases.keysOf(id);
+      if (keys === undefined) throw new KvError("permissionDenied");
+      for (const key of keys) if (!isOwnName(key)) this.keys("read", key, "single");
+    }
   }
 
   /** Reading every key of a range as it changes. The empty key stands for the first one. */
@@ -348,11 +380,13 @@ const RULES: Readonly<Record<string, Rule | "anyone" | "handler">> = {
     const op = toDelete(request);
     if (op.key.length === 0) throw new KvError("emptyKey");
     permit.delete(op);
+    permit.narrow(request);
   },
   "etcdserverpb.KV/Txn": (permit, request: TxnRequest) => {
     const txn = toTxn(request);
     checkTxn(txn);
     permit.txn(txn);
+    narrowTxn(permit, request);
   },
   // It takes history from everybody. etcd before 3.4.42 lets anyone.
   "etcdserverpb.KV/Compact": root,
@@ -375,8 +409,7 @@ const RULES: Readonly<Record<string, Rule | "anyone" | "handler">> = {
   },
   "etcdserverpb.Lease/LeaseLeases": (permit) => {
     permit.user();
-    if (permit.isRoot) return;
-    for (const id of permit.guard.leases.ids()) permit.leased("read", id);
+    permit.allLeased();
   },
 
   "etcdserverpb.Cluster/MemberAdd": root,
@@ -456,6 +489,16 @@ function range(permit: Permit, request: RangeRequest): void {
   const op = toRange(request);
   checkRange(op);
   permit.keys("read", op.query.key, op.query.range);
+  permit.narrow(request);
+}
+
+function narrowTxn(permit: Permit, { compare, success, failure }: TxnRequest): void {
+  for (const each of compare) permit.narrow(each);
+  for (const { request } of [...success, ...failure]) {
+    if (request.case === "requestRange" || request.case === "requestDeleteRange") {
+      permit.narrow(request.value);
+    } else if (request.case === "requestTxn") narrowTxn(permit, request.value);
+  }
 }
 
 function put(permit: Permit, request: PutRequest): void {

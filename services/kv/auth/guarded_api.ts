@@ -1,10 +1,10 @@
 /** KvApi and KvBackend with every method checked by the guard: what REST and Redis get. */
 import type { ApiWatch, Caller, Decision, KvApi, KvBackend } from "../api.ts";
 import { type Call, type Guard, type GuardedCaller, NOBODY, type Permit } from "./guard.ts";
-import { prefixRange } from "../key.ts";
+import { type KeyRange, prefixRange } from "../key.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "../mvcc.ts";
 import type { DeleteResult, HistoryPage, ListPage, ListQuery, PutResult, TxnResult } from "../service.ts";
-import { checkPut, checkTxn, type DeleteOp, type PutOp, type Txn } from "../txn.ts";
+import { checkPut, checkTxn, type DeleteOp, type Op, type PutOp, type Txn } from "../txn.ts";
 import type { WatchAnswer, WatchCreate } from "../watch.ts";
 
 /** A backend whose callers may do what their roles grant. */
@@ -55,13 +55,28 @@ class GuardedApi implements KvApi {
   }
 
   range(query: RangeQuery): RangeResult | Promise<RangeResult> {
-    if (this.#isChecked) this.#permit.keys("read", query.key, query.range);
-    return this.#inner.range(query);
+    return this.#inner.range(this.#isChecked ? this.#checkedRange(query) : query);
+  }
+
+  #checkedRange(query: RangeQuery): RangeQuery {
+    this.#permit.keys("read", query.key, query.range);
+    return this.#seen(query);
+  }
+
+  /** What takes a range, as the caller sees it. */
+  #seen<T extends { readonly key: Uint8Array; readonly range: KeyRange | "single" }>(op: T): T {
+    const range = this.#permit.seen(op.range);
+    return range === op.range || range === "single" ? op : { ...op, key: range.start, range };
   }
 
   list(query: ListQuery): ListPage | Promise<ListPage> {
-    if (this.#isChecked) this.#permit.keys("read", query.prefix, prefixRange(query.prefix));
-    return this.#inner.list(query);
+    if (!this.#isChecked) return this.#inner.list(query);
+    const whole = prefixRange(query.prefix);
+    this.#permit.keys("read", query.prefix, whole);
+    const seen = this.#permit.seen(whole);
+    if (seen === whole || seen === "single") return this.#inner.list(query);
+    const { prefix, pageSize, pageToken, keysOnly } = query;
+    return this.#inner.list({ prefix, pageSize, pageToken, keysOnly, from: seen.start });
   }
 
   history(key: Uint8Array, before: number, limit: number): HistoryPage | Promise<HistoryPage> {
@@ -79,19 +94,32 @@ class GuardedApi implements KvApi {
   }
 
   delete(op: DeleteOp, ifModRevision?: number): Promise<DeleteResult> {
-    if (this.#isChecked) {
-      this.#permit.delete(op);
-      if (ifModRevision !== undefined) this.#permit.compare(op);
-    }
-    return this.#inner.delete(op, ifModRevision);
+    if (!this.#isChecked) return this.#inner.delete(op, ifModRevision);
+    this.#permit.delete(op);
+    if (ifModRevision !== undefined) this.#permit.compare(op);
+    return this.#inner.delete(this.#seen(op), ifModRevision);
   }
 
   txn(txn: Txn): Promise<TxnResult> {
-    if (this.#isChecked) {
-      checkTxn(txn);
-      this.#permit.txn(txn);
-    }
-    return this.#inner.txn(txn);
+    if (!this.#isChecked) return this.#inner.txn(txn);
+    checkTxn(txn);
+    this.#permit.txn(txn);
+    return this.#inner.txn(this.#seenTxn(txn));
+  }
+
+  #seenTxn({ compares, success, failure }: Txn): Txn {
+    const op = (each: Op | undefined): Op | undefined => each && this.#seenOp(each);
+    return {
+      compares: compares.map((compare) => this.#seen(compare)),
+      success: success.map(op),
+      failure: failure.map(op),
+    };
+  }
+
+  #seenOp(op: Op): Op {
+    if (op.kind === "range") return { ...op, query: this.#seen(op.query) };
+    if (op.kind === "txn") return { ...op, txn: this.#seenTxn(op.txn) };
+    return op.kind === "delete" ? this.#seen(op) : op;
   }
 
   transact<T>(
@@ -129,8 +157,10 @@ class GuardedWatch implements ApiWatch {
   }
 
   create(request: WatchCreate): void {
-    if (this.permit.isChecked) this.permit.watch(request.key, request.range);
-    this.inner.create(request);
+    if (!this.permit.isChecked) return this.inner.create(request);
+    this.permit.watch(request.key, request.range);
+    const range = this.permit.seen(request.range);
+    this.inner.create(range === "single" ? request : { ...request, key: range.start, range });
   }
 
   cancel(watchId: bigint): void {

@@ -1,6 +1,6 @@
 /** What the principal of a call may do here, beside the store's own users: prefixes of keys, or nothing. */
 import { type Principal, Principal_Kind } from "$proto/aetherflow/auth/v1/auth_pb.ts";
-import { isAdmin, PRINCIPAL_METADATA, principalOf } from "../../runtime/principal.ts";
+import { isAdmin, PRINCIPAL_METADATA, principalOf, SYSTEM_KEYS } from "../../runtime/principal.ts";
 import { RecentMap } from "../../runtime/recent_map.ts";
 import { prefixRange } from "../key.ts";
 import { KvError } from "../errors.ts";
@@ -21,7 +21,12 @@ export class Rights {
   readonly #spans: Readonly<Record<Access, KeySpans>> | undefined;
 
   /** `spans`: what may be read and written; undefined for nobody. */
-  constructor(readonly username: string, spans: Readonly<Record<Access, KeySpans>> | undefined) {
+  constructor(
+    readonly username: string,
+    spans: Readonly<Record<Access, KeySpans>> | undefined,
+    /** Whether it may use the keys that workers keep for themselves. */
+    readonly isSystem = false,
+  ) {
     this.#spans = spans;
   }
 
@@ -58,6 +63,15 @@ const EVERYTHING: Span = ["\0", undefined];
 /** Rights of the callers without any. */
 const NOBODYS = new Rights("", undefined);
 
+/** Rights of workers on their own behalf. */
+const SYSTEMS = systemRights();
+
+function systemRights(): Rights {
+  const prefix = encoder.encode(SYSTEM_KEYS);
+  const own = new KeySpans([spanOf(prefix, prefixRange(prefix))]);
+  return new Rights("system", { read: own, write: own }, true);
+}
+
 /** Rights by the principals that travel with calls. */
 export class RightsTable {
   readonly #known = new RecentMap<string, { readonly rights: Rights | undefined }>(REMEMBERED_PRINCIPALS);
@@ -88,6 +102,7 @@ export function rightsOf(principal: Principal | undefined): Rights | undefined {
   if (isAdmin(principal)) return undefined;
   const { kind, username, grants } = principal!;
   if (kind === Principal_Kind.ANONYMOUS || kind === Principal_Kind.UNSPECIFIED) return NOBODYS;
+  if (kind === Principal_Kind.SYSTEM) return SYSTEMS;
   const own = grants.filter(({ service }) => service === SERVICE || service === "*");
   const span = ({ prefix }: { prefix: string }) => {
     const bytes = encoder.encode(prefix);

@@ -9,7 +9,6 @@ import { KV, Lease, type TxnResponse } from "$proto/etcdserverpb/rpc_pb.ts";
 import { EtcdError, GRPC } from "../../../../storage/etcd/mod.ts";
 import type { ApiWatch, Caller, Decision, KvApi, KvBackend } from "../../api.ts";
 import { KV_ERRORS, KvError, type KvErrorKind } from "../../errors.ts";
-import { prefixRange, successorOf } from "../../key.ts";
 import type { KeyValue, RangeQuery, RangeResult } from "../../mvcc.ts";
 import { decodePageToken, encodePageToken } from "../../page_token.ts";
 import {
@@ -17,7 +16,9 @@ import {
   type HistoryPage,
   type ListPage,
   type ListQuery,
+  listRange,
   PAGE_SIZE_MAX,
+  pageStart,
   type PutResult,
   type TxnResult,
 } from "../../service.ts";
@@ -126,8 +127,8 @@ class EtcdApi implements KvApi {
       throw new KvError("badPageSize", `it is ${query.pageSize}, expected 1 to ${PAGE_SIZE_MAX}`);
     }
     const token = query.pageToken === "" ? undefined : decodePageToken(query.pageToken, query.prefix);
-    const whole = prefixRange(query.prefix);
-    const start = token === undefined ? whole.start : successorOf(token.after);
+    const whole = listRange(query);
+    const start = pageStart(whole, token?.after);
     const found = await this.#rangeThatFits({
       key: start,
       range: { start, end: whole.end },
