@@ -134,6 +134,7 @@ export function createGatewayMetrics(registry: Registry, residentMemoryBytes: ()
     labelNames: ["result"],
     registers,
   });
+  for (const result of ["opened", "refused"]) sockets.inc({ result }, 0);
   const socketResults = {
     opened: sockets.labels({ result: "opened" }),
     refused: sockets.labels({ result: "refused" }),

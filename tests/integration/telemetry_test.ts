@@ -203,6 +203,12 @@ Deno.test("a request is one connected trace from the gateway to the store", asyn
     );
   });
 
+  await t.step("all of them are counted", async () => {
+    const page = await (await fetch(`${product.url}/metrics`)).text();
+    const count = /^aetherflow_gateway_traces_total\{.*sampled="true".*\} (\d+)$/m.exec(page)?.[1];
+    assert(Number(count) >= 4, `${count} traces`);
+  });
+
   assertEquals(await product.stop(), 0);
 });
 

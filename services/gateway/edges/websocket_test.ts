@@ -106,6 +106,40 @@ Deno.test("a refused stream is an HTTP answer, not a socket", async () => {
   assertMatch(new TextDecoder().decode(answer.subarray(0, length!)), /^HTTP\/1\.1 503 /);
 });
 
+Deno.test("WebSockets are counted: those that were opened, those that were refused, and their frames", async () => {
+  await using gateway = startTestGateway();
+  const figures = async () => {
+    const page = await (await fetch(`${gateway.url}/metrics`)).text();
+    const of = (sample: string) =>
+      Number(
+        new RegExp(`^aetherflow_gateway_websocket_${sample.replace(":", "\\{.*")}.*\\} (\\d+)$`, "m")
+          .exec(page)![1],
+      );
+    return [
+      'connections_total:result="opened"',
+      'connections_total:result="refused"',
+      "active_connections",
+      'message_size_chars_count:direction="in"',
+      'message_size_chars_count:direction="out"',
+    ].map(of);
+  };
+  assertEquals(await figures(), [0, 0, 0, 0, 0]);
+  {
+    await using client = new Client(gateway, "/v3/watch");
+    await client.opened();
+    client.send({ create_request: { key: "YQ==" } });
+    await client.next();
+    assertEquals(await figures(), [1, 0, 1, 1, 1]);
+    client.send("nonsense");
+    await client.closed;
+  }
+  // With a key that is no base64 in its query the call is refused before the handshake.
+  await using refused = new Client(gateway, "/api/v1/kv?watch=true&startRevision=x");
+  await refused.closed;
+  const [opened, refusals, active] = await figures();
+  assertEquals([opened, refusals, active], [1, 1, 0]);
+});
+
 Deno.test("draining closes sockets with 1001", async () => {
   const gateway = startTestGateway();
   const client = new Client(gateway, "/api/v1/kv?watch=true");

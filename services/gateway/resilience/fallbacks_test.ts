@@ -26,6 +26,11 @@ Deno.test("fallback cacheFirst answers with the last good answer, as stale", asy
   assertEquals([stale.headers.get("age"), stale.headers.get("etag")], ["0", `"${revision}"`]);
   assertEquals(await told(stale), [200, "v", "cacheFirst", "110"]);
   assertEquals((await told(await fetch(`${gateway.url}/api/v1/kv/other`)))[0], 503);
+  const page = await (await fetch(`${gateway.url}/metrics`)).text();
+  const counted = (what: string) =>
+    new RegExp(`^aetherflow_gateway_cache_${what}_total\\{.*cache="fallback".*\\} (\\d+)$`, "m").exec(page)
+      ?.[1];
+  assertEquals(["hits", "misses", "evictions"].map(counted), ["1", "1", "0"]);
 });
 
 Deno.test("fallback cacheFirst keeps no answer longer than ttlMs, and gives none to another caller", async () => {
