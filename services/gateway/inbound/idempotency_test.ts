@@ -4,6 +4,7 @@ import { type Principal, Principal_Kind, PrincipalSchema } from "$proto/aetherfl
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createManualClock } from "../../runtime/clock.ts";
+import { principalOf } from "../../runtime/principal.ts";
 import type { Exchange } from "../exchange.ts";
 import { GatewayError } from "../problem.ts";
 import type { Idempotency } from "../stages.ts";
@@ -30,9 +31,11 @@ function createStore() {
       throw new ConnectError("revision", Code.FailedPrecondition);
     }
   };
+  const isSystem = (headers: Headers) => assertEquals(principalOf(headers)?.kind, Principal_Kind.SYSTEM);
   const transport = createRouterTransport((router) =>
     router.service(KeyValueService, {
-      put({ key, value, ifModRevision, ttlMs }) {
+      put({ key, value, ifModRevision, ttlMs }, { requestHeader }) {
+        isSystem(requestHeader);
         check(key, ifModRevision);
         entries.set(text(key), {
           value: value.slice(),
@@ -41,12 +44,14 @@ function createStore() {
         });
         return { modRevision: revision };
       },
-      get({ key }) {
+      get({ key }, { requestHeader }) {
+        isSystem(requestHeader);
         const entry = find(key);
         if (entry === undefined) throw new ConnectError("absent", Code.NotFound);
         return { entry: { key, value: entry.value } };
       },
-      delete({ key, ifModRevision }) {
+      delete({ key, ifModRevision }, { requestHeader }) {
+        isSystem(requestHeader);
         check(key, ifModRevision);
         return { deleted: entries.delete(text(key)) };
       },

@@ -78,9 +78,8 @@ export const rateLimitConfigSchema = z.strictObject({
 /** Validated `gateway.rateLimit`. */
 export type RateLimitConfig = z.output<typeof rateLimitConfigSchema>;
 
-/** The addresses that a gateway talks to for shared limits. */
-export function limitAddresses({ enabled, redis }: RateLimitConfig): { hostname: string; port: number }[] {
-  if (!enabled) return [];
+/** The addresses that a gateway talks to for shared limits, of disabled ones too: they may be enabled while it serves. */
+export function limitAddresses({ redis }: RateLimitConfig): { hostname: string; port: number }[] {
   return redis.nodes.map((node) => {
     const at = node.lastIndexOf(":");
     return { hostname: node.slice(0, at), port: Number(node.slice(at + 1)) };

@@ -6,6 +6,7 @@ import { listenTcp } from "../edges/grpc/listener.ts";
 import { listenHttp } from "../edges/listener.ts";
 import { listenResp } from "../edges/resp.ts";
 import type { Peer } from "../../runtime/worker_context.ts";
+import type { LimitRedis } from "../limits/shared_limits.ts";
 import { createGatewayModule, type GatewayModule } from "../mod.ts";
 import { systemTimer, type Timer } from "../timer.ts";
 import { testPeer } from "./upstreams.ts";
@@ -74,6 +75,8 @@ export interface TestGatewayOptions {
   transport?(peer: string, kv: FakeKv): Transport;
   /** A session worker in a certain state. */
   readonly credentials?: FakeCredentials;
+  /** Where it shares its rate limits. */
+  readonly limitRedis?: LimitRedis;
   /** What the gateway fetches with. */
   readonly fetch?: typeof fetch;
 }
@@ -107,6 +110,7 @@ export function startTestGateway(options: TestGatewayOptions = {}): TestGateway 
     timer: options.realTimers === true ? systemTimer : timer,
     newRequestId: () => `id-${++ids}`,
     seed: 1,
+    limitRedis: options.limitRedis,
     log: { debug: log("debug"), info: log("info"), error: log("error") },
     metrics,
     residentMemoryBytes: () => 123_456,
