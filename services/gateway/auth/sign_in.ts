@@ -1,4 +1,4 @@
-/** What the gateway adds to signing in: where it was done from, and tokens as cookies for browsers. */
+/** What the gateway adds to signing in and opening sessions: where it was done from, and tokens as cookies for browsers. */
 import type { DescMethod, Message } from "@bufbuild/protobuf";
 import {
   AuthService,
@@ -9,6 +9,7 @@ import {
   type RefreshResponse,
   UserService,
 } from "$proto/aetherflow/auth/v1/auth_pb.ts";
+import { type CreateSessionRequest, SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
 import type { Calls } from "../calls.ts";
 import type { Exchange } from "../exchange.ts";
 import {
@@ -32,7 +33,15 @@ export interface SignInDeps {
 
 /** Whether calls of an RPC have to be made by `withSignIn`. */
 export function takesSignIn(rpc: DescMethod): boolean {
-  return rpc.parent === AuthService || rpc.parent === UserService;
+  return rpc.parent === AuthService || rpc.parent === UserService ||
+    rpc === SessionService.method.createSession;
+}
+
+/** Fills in where a session is opened from, unless its opener says so: it may open sessions of its own clients. */
+export function fillClient(request: CreateSessionRequest, ip: string, port: number): void {
+  if (request.clientIp !== "") return;
+  request.clientIp = ip;
+  request.clientPort = port;
 }
 
 /** Calls with what signing in needs around them: every way in that makes unary calls has it. */
@@ -46,6 +55,9 @@ export function withSignIn(calls: Calls, deps: SignInDeps): Calls {
         // Whoever is told of the first user can count on it that nobody comes in without showing who they are.
         if (!route.isRead) await deps.refreshPolicy();
         return answer;
+      }
+      if (rpc === SessionService.method.createSession) {
+        fillClient(message as CreateSessionRequest, exchange.client.ip, exchange.client.port);
       }
       if (rpc.parent !== AuthService) return await calls.unary(route, exchange, message);
       exchange.answerHeaders = [["cache-control", "no-store"]];

@@ -193,6 +193,27 @@ Deno.test("a cookie that is good no more does not keep its browser from signing 
   assertEquals(answer.status, 200);
 });
 
+Deno.test("a session is opened from its caller's address, over REST and Connect, unless it says another", async () => {
+  await using gateway = start({ trustedProxies: ["127.0.0.1"] });
+  const headers = { authorization: "Bearer afk_bob" };
+  gateway.credentials.keys.set("afk_bob", ALICE);
+  const connect = { ...headers, "content-type": "application/json", "x-forwarded-for": "10.1.2.3" };
+  const cases: [path: string, body: Record<string, unknown>, headers: Record<string, string>, ip: string][] =
+    [
+      ["/api/v1/sessions", {}, headers, "127.0.0.1"],
+      ["/api/v1/session", {}, { ...headers, "x-forwarded-for": "10.1.2.3" }, "10.1.2.3"],
+      ["/api/v1/sessions", { clientIp: "9.9.9.9", clientPort: 7 }, headers, "9.9.9.9"],
+      ["/aetherflow.session.v1.SessionService/CreateSession", {}, connect, "10.1.2.3"],
+    ];
+  for (const [path, body, sent, ip] of cases) {
+    const answer = await call(gateway, path, body, sent);
+    const { clientIp, clientPort = 0 } = answer.body.session as { clientIp: string; clientPort?: number };
+    assertEquals([answer.status, path, clientIp], [200, path, ip]);
+    if (ip === "127.0.0.1") assert(clientPort > 0);
+    if (ip === "9.9.9.9") assertEquals(clientPort, 7);
+  }
+});
+
 Deno.test("signing in over Connect has cookies, the client's address and no-store too", async () => {
   await using gateway = start();
   const answer = await call(gateway, "/aetherflow.auth.v1.AuthService/Login", LOGIN, {

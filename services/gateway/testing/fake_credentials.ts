@@ -185,6 +185,10 @@ export function createFakeCredentials(): FakeCredentials {
       },
     });
     router.service(SessionService, {
+      createSession({ clientIp, clientPort }, context) {
+        enter("CreateSession", context);
+        return { session: { clientIp, clientPort } };
+      },
       getSession({ sessionId }, context) {
         enter("GetSession", context);
         return { session: { sessionId } };

@@ -13,7 +13,7 @@ import type { CallHead } from "./call_head.ts";
 import { encodeStatusMessage } from "./headers.ts";
 import { MessageReader, prefixOf } from "../../../../transport/grpc/message_reader.ts";
 import type { GrpcMethod } from "./method.ts";
-import { AfterRefresh, loginFrom } from "./sign_in.ts";
+import { AfterRefresh, loginFrom, sessionFrom } from "./sign_in.ts";
 
 /** What calls need of their edge. */
 export interface CallOwner {
@@ -132,7 +132,10 @@ export class GrpcCall implements RawCallHandler, StreamHandler, Bagged {
       headers.push(["authorization", shown.authorization]);
     }
     if (this.trace !== undefined) headers.push(["traceparent", this.trace.traceparent]);
-    if (method.around === "login" && message !== undefined) message = loginFrom(this.remote, message);
+    if (message !== undefined) {
+      if (method.around === "login") message = loginFrom(this.remote, message);
+      else if (method.around === "session") message = sessionFrom(this.remote, message);
+    }
     const handler: RawCallHandler = method.around === "users"
       ? new AfterRefresh(this, () => this.#owner.refreshPolicy())
       : this;
