@@ -35,7 +35,10 @@ const TRANSPORTS: Readonly<Record<string, (baseUrl: string) => Transport>> = {
   "gRPC-Web": (baseUrl) => createGrpcWeb({ ...OPTIONS, baseUrl, useBinaryFormat: true }),
 };
 
-Deno.test("one store by REST, Connect, gRPC-Web and etcd's paths", async (t) => {
+// Connect's client leaves the body of an answer that it gave up for the runtime to collect.
+const LEAVES_A_BODY = { sanitizeResources: false };
+
+Deno.test("one store by REST, Connect, gRPC-Web and etcd's paths", LEAVES_A_BODY, async (t) => {
   await using product = await startProduct();
   const base = `${product.url}/api/v1/kv`;
   for (const [name, connect] of Object.entries(TRANSPORTS)) {

@@ -231,7 +231,6 @@ export function outcomeOf(code: number, timeoutMs: number, mayWait: boolean): Ou
   switch (code) {
     case Code.Unavailable:
     case Code.Internal:
-    case Code.DataLoss:
       return "failure";
     case Code.DeadlineExceeded:
       return mayWait || timeoutMs < TELLING_TIMEOUT_MS ? "none" : "failure";
