@@ -1,7 +1,6 @@
 /** WATCHed keys that do not exist. A key that exists is told by its revision; one that came and went in between looks as if
  *  nothing had happened, so writes by Redis commands are compared with this list. */
 import { toBinaryString } from "../key.ts";
-import type { DeleteOp, PutOp } from "../txn.ts";
 import type { Session } from "./session.ts";
 
 /** Who watches which absent key. Bounded by what each connection may watch. */
@@ -25,10 +24,10 @@ export class AbsentWatches {
     if (sessions?.delete(session) && sessions.size === 0) this.#byKey.delete(name);
   }
 
-  /** Keys are about to be written. */
-  touch(writes: readonly (PutOp | DeleteOp)[]): void {
-    for (const { key } of writes) {
-      for (const session of this.#byKey.get(toBinaryString(key)) ?? NOBODY) session.isTouched = true;
+  /** A command changes these keys, even if nothing remains of it. */
+  touch(storeKeys: readonly Uint8Array[]): void {
+    for (const storeKey of storeKeys) {
+      for (const session of this.#byKey.get(toBinaryString(storeKey)) ?? NOBODY) session.isTouched = true;
     }
   }
 }

@@ -525,7 +525,7 @@ export class Session implements LinkedConnection {
       ignoreLease: false,
     };
     if (server.events.isWatched) server.events.expect([op]);
-    if (!server.absentWatches.isEmpty) server.absentWatches.touch([op]);
+    if (!server.absentWatches.isEmpty) server.absentWatches.touch([op.key]);
     let written: Promise<unknown>;
     try {
       written = this.api.put(op);
@@ -610,7 +610,7 @@ export class Session implements LinkedConnection {
         const reply = body(view, found);
         const writes = view.writes();
         if (server.events.isWatched) server.events.expect(writes);
-        if (!server.absentWatches.isEmpty) server.absentWatches.touch(writes);
+        if (!server.absentWatches.isEmpty) server.absentWatches.touch(view.changedKeys());
         return { writes, result: reply };
       });
     } catch (error) {

@@ -28,6 +28,7 @@ Deno.test("strings: every command answers", async () => {
     ["SET a 3 EX 0", "-ERR invalid expire time in 'set' command"],
     ["SET a 3 EX x", "-ERR value is not an integer or out of range"],
     ["SET a 3 EX 1 PX 1", "-ERR syntax error"],
+    ["SET a 3 EX EX", "-ERR value is not an integer or out of range"],
     ["SET a", "-ERR wrong number of arguments for 'set' command"],
     ["SET a 3 EX 100", "+OK"],
     ["SET a 4 KEEPTTL", "+OK"],
@@ -73,6 +74,34 @@ Deno.test("strings: every command answers", async () => {
     ["SETRANGE s 2000000 x", "-ERR string exceeds maximum allowed size (proto-max-bulk-len)"],
     ["GET s", "$8|hello!!!"],
   ]);
+});
+
+Deno.test("SET and GETEX count the last of several times of one kind and look at its amount alone", async () => {
+  for (
+    const [unit, other, amount, left] of [
+      ["EX", "px", "50", "50"],
+      ["PX", "ex", "7000", "7"],
+      ["EXAT", "pxat", "2000", "1000"],
+      ["PXAT", "EX", "2000500", "1001"],
+    ] as const
+  ) {
+    await script([
+      [`SET a 1 ${unit} ${unit} ${unit.toLowerCase()} ${amount}`, "+OK"],
+      [`SET a 1 ${unit} ${amount} ${unit}`, "-ERR syntax error"],
+      [`SET a 1 ${unit} ${amount} ${other} ${amount}`, "-ERR syntax error"],
+      [`SET a 1 ${unit} 0 ${unit} -1 ${unit} x`, "-ERR value is not an integer or out of range"],
+      [`SET a 1 KEEPTTL ${unit} ${amount}`, "-ERR syntax error"],
+      [`SET a 1 ${unit} ${amount} KEEPTTL`, "-ERR syntax error"],
+      [`TTL a`, `:${left}`],
+      [`SET a 1`, "+OK"],
+      [`GETEX a ${unit} nonsense ${unit} ${amount}`, "$1|1"],
+      [`TTL a`, `:${left}`],
+      [`GETEX a ${unit} ${amount} ${other} ${amount}`, "-ERR syntax error"],
+      [`GETEX a PERSIST ${unit} ${amount}`, "-ERR syntax error"],
+      [`GETEX a ${unit} ${amount} PERSIST`, "-ERR syntax error"],
+      [`GETEX nope ${unit} x`, "$-1"],
+    ]);
+  }
 });
 
 Deno.test("keys: every command answers", async () => {
@@ -220,6 +249,29 @@ Deno.test("WATCH lets EXEC do nothing when a key was changed, made, or made and 
   }
   await one.call("WATCH", "old");
   assertEquals((await one.pipeline("MULTI", "SET old x", "EXEC"))[2], "*1\r\n+OK\r\n");
+  await gateway.close();
+});
+
+Deno.test("WATCH of an absent key notices one command that makes it and lets it go again", async () => {
+  const { gateway } = testServer();
+  const [one, two] = [gateway.connect(), gateway.connect()];
+  for (
+    const changes of [
+      ["SET brief 1 EXAT 1"],
+      ["SET brief 1 PXAT 1 GET"],
+      ["MULTI", "SET brief 1", "DEL brief", "EXEC"],
+      ["MULTI", "APPEND brief 1", "SET old 1", "EXPIRE brief -1", "EXEC"],
+    ]
+  ) {
+    await one.call("WATCH", "brief", "nope");
+    await two.pipeline(...changes);
+    assertEquals((await one.pipeline("MULTI", "SET other x", "EXEC"))[2], "*-1\r\n", changes.join());
+  }
+  for (const nothing of ["DEL brief", "SET brief 1 XX EXAT 1", "GETEX brief EXAT 1", "PERSIST brief"]) {
+    await one.call("WATCH", "brief");
+    await two.pipeline(nothing);
+    assertEquals((await one.pipeline("MULTI", "SET other x", "EXEC"))[2], "*1\r\n+OK\r\n", nothing);
+  }
   await gateway.close();
 });
 

@@ -118,6 +118,12 @@ export class View {
     return ops;
   }
 
+  /** The store's keys that were changed, those included that came and went and so need no write. */
+  changedKeys(): Uint8Array[] {
+    const cells = this.#single === undefined ? [...this.#cells.values()] : [this.#single];
+    return cells.filter((cell) => cell.isWritten).map((cell) => cell.storeKey);
+  }
+
   #cell(key: Uint8Array): Cell {
     if (this.#single !== undefined) return this.#single;
     const cell = this.#cells.get(toBinaryString(key));

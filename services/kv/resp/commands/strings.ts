@@ -87,7 +87,6 @@ const PLAIN_SET: SetOptions = {
 function setOptions(parts: Command, from: number, forSet: boolean): SetOptions {
   if (parts.length === from) return PLAIN_SET;
   const options: SetOptions = { ...PLAIN_SET };
-  const hasTtl = () => options.unit !== undefined || options.ttl !== "drop";
   for (let i = from; i < parts.length; i++) {
     const word = upper(parts[i]!);
     const next = parts[i + 1];
@@ -103,7 +102,11 @@ function setOptions(parts: Command, from: number, forSet: boolean): SetOptions {
       options.ttl = "keep";
     } else if (!forSet && word === "PERSIST" && options.unit === undefined) {
       options.ttl = "persist";
-    } else if (unit !== undefined && next !== undefined && !hasTtl()) {
+    } else if (
+      unit !== undefined && next !== undefined && options.ttl === "drop" &&
+      (options.unit === undefined || options.unit === unit)
+    ) {
+      // Of several of one kind the last one counts, and only its amount is looked at.
       options.unit = unit;
       options.amount = next;
       i++;
@@ -125,8 +128,9 @@ function set(view: View, parts: Command, context: DataContext): Reply {
     ? old !== undefined
     : options.condition === "XX" && old === undefined;
   if (!isKept) {
+    // A key that is set and has expired is gone, but was changed for those who watch it.
+    view.set(key, value, ttl === "past" ? "drop" : ttl);
     if (ttl === "past") view.delete(key);
-    else view.set(key, value, ttl);
   }
   if (options.get) return old ?? null;
   return isKept ? null : OK;
