@@ -39,6 +39,8 @@ export interface Authentication {
   /** @throws {GatewayError} `unauthenticated` for a credential that is none (any more); `unavailable` when that cannot be
    *  found out; `csrf_refused` for a cookie that another site's page may have sent. */
   authenticate(exchange: Exchange): Caller | Promise<Caller>;
+  /** Whom the request's credential stood for when it was last asked about: a guess at what `authenticate` will say. */
+  expected(exchange: Exchange): Caller | undefined;
 }
 
 /** Says whether a caller may use a route at all; what of a service's things, the service judges. */

@@ -8,6 +8,7 @@
  */
 import type { Transport } from "@connectrpc/connect";
 import type { WatchPolicyResponse } from "$proto/aetherflow/auth/v1/auth_pb.ts";
+import { RecentMap } from "../../runtime/recent_map.ts";
 import type { Exchange } from "../exchange.ts";
 import type { CacheMetrics } from "../metrics.ts";
 import type { ProtectedMode } from "../limits/protected_mode.ts";
@@ -30,6 +31,11 @@ import { isOpenToAnyone } from "./access.ts";
 const FIRST_POLICY_MS = 1_000;
 /** Longest credential that is shown to the session worker, in characters; real ones have some 50. */
 const PROOF_CHARS_MAX = 512;
+
+/** Callers whose credentials are remembered; each takes up to 2 kB. */
+const RECENT_CALLERS = 2_048;
+/** Longest credential that is remembered, in characters; access tokens have some 500. */
+const SHOWN_CHARS_MAX = 1_024;
 
 /** What API keys begin with. */
 const API_KEY_PREFIX = "afk_";
@@ -95,6 +101,22 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
     refreshPolicy: () => policy.refresh(),
   });
 
+  /** Who credentials last stood for, by the text that shows them. */
+  const recent = new RecentMap<string, Caller | undefined>(RECENT_CALLERS);
+
+  function authenticate(exchange: Exchange): Caller | Promise<Caller> {
+    const caller = find(exchange);
+    const shown = shownBy(exchange);
+    if (!(caller instanceof Promise) || shown === undefined) return caller;
+    return caller.then((found) => {
+      recent.set(shown, found);
+      return found;
+    }, (error) => {
+      recent.set(shown, undefined);
+      throw error;
+    });
+  }
+
   function onPolicy(current: WatchPolicyResponse): void {
     tokens.use(current);
     if (takesCredentials(current)) followers.refuseDevelopers();
@@ -104,10 +126,10 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
     return isRequired || deps.isExposed;
   }
 
-  function authenticate(exchange: Exchange): Caller | Promise<Caller> {
+  function find(exchange: Exchange): Caller | Promise<Caller> {
     const { current } = policy;
     if (current === undefined) {
-      return isOwnOpenPath(exchange) ? ANONYMOUS_CALLER : afterFirstPolicy(() => authenticate(exchange));
+      return isOwnOpenPath(exchange) ? ANONYMOUS_CALLER : afterFirstPolicy(() => find(exchange));
     }
     if (!takesCredentials(current)) {
       refuseForeign(exchange);
@@ -215,6 +237,10 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
     },
     known: () => policy.known(FIRST_POLICY_MS),
     authenticate,
+    expected(exchange) {
+      const shown = shownBy(exchange);
+      return shown === undefined ? undefined : recent.get(shown);
+    },
     authenticateCall,
     refreshPolicy: () => policy.refresh(),
     follow: (stream) => followers.add(stream),
@@ -225,6 +251,12 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
       followers.close();
     },
   };
+}
+
+/** What shows who calls, in one text; undefined where it is a cookie, or longer than is worth remembering. */
+function shownBy({ authorization, apiKey }: Exchange): string | undefined {
+  const shown = authorization ?? apiKey;
+  return shown === undefined || shown.length > SHOWN_CHARS_MAX ? undefined : shown;
 }
 
 const FOREIGN = {

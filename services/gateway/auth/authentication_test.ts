@@ -407,3 +407,59 @@ Deno.test("an etcd token is passed on to the store, with nobody as its caller", 
     "unauthenticated",
   ]);
 });
+
+Deno.test("a read that runs ahead of the answer who calls is told to nobody but its caller", async () => {
+  const credentials = required();
+  await using gateway = startTestGateway({ credentials });
+  gateway.kv.put("b/1", "secret");
+  const read = () => whole(get(gateway, "/api/v1/kv/b/1", bearer("afk_bob")));
+  assertEquals((await read()).status, 200);
+
+  const after = async (change: () => void) => {
+    change();
+    gateway.kv.seen.clear();
+    const gate = Promise.withResolvers<void>();
+    credentials.gate = gate.promise;
+    const answered = read();
+    while (!gateway.kv.seen.has("Get")) await new Promise((resolve) => setTimeout(resolve, 1));
+    const guessed = principalOf(gateway.kv.seen.get("Get")!)!.username;
+    gate.resolve();
+    const { status, body } = await answered;
+    return {
+      guessed,
+      status,
+      leaks: body.includes("secret"),
+      last: principalOf(gateway.kv.seen.get("Get")!)!.username,
+    };
+  };
+  assertEquals(await after(() => {}), { guessed: "bob", status: 200, leaks: true, last: "bob" });
+  assertEquals(await after(() => credentials.keys.set("afk_bob", ALICE)), {
+    guessed: "bob",
+    status: 200,
+    leaks: true,
+    last: "alice", // who it is now asked anew
+  });
+  assertEquals(await after(() => credentials.keys.delete("afk_bob")), {
+    guessed: "alice",
+    status: 401,
+    leaks: false,
+    last: "alice",
+  });
+  // Nobody is expected behind what was refused.
+  credentials.gate = undefined;
+  gateway.kv.seen.clear();
+  assertEquals((await read()).status, 401);
+  assertEquals(gateway.kv.seen.size, 0);
+});
+
+Deno.test("a write never runs ahead", async () => {
+  const credentials = required();
+  await using gateway = startTestGateway({ credentials });
+  const write = () =>
+    answer(get(gateway, "/api/v1/kv/b/1", { method: "PUT", body: "1", ...bearer("afk_bob") }));
+  assertEquals((await write())[0], 200);
+  gateway.kv.seen.clear();
+  credentials.keys.delete("afk_bob");
+  assertEquals((await write())[0], 401);
+  assertEquals(gateway.kv.seen.size, 0);
+});

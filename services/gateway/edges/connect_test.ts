@@ -79,7 +79,7 @@ function open(setup: Setup = {}): World {
       clients: { of: ({ hostname, port, isSecure }) => ({ ip: hostname, port, isSecure }) },
       cors: { preflight: () => undefined, apply() {} },
       rateLimits: { admit() {}, admitCaller() {}, describe() {} },
-      authentication: { authenticate: () => undefined as never },
+      authentication: { authenticate: () => undefined as never, expected: () => undefined },
       authorization: { authorize() {} },
       idempotency: { run: (request, _exchange, answer) => answer(request) },
       ...setup.stages,
