@@ -14,6 +14,8 @@ const LIMITS = [
   "gateway.rateLimit.address.burst=1000000",
   "gateway.rateLimit.principal.rate=1000000",
   "gateway.rateLimit.principal.burst=1000000",
+  // Clients of this machine pass by no other limit than the global one, unless told otherwise.
+  "gateway.rateLimit.exemptLoopback=false",
 ].flatMap((setting) => ["--set", setting]);
 
 /** Runs and length of the latency rows. */
