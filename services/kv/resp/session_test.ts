@@ -144,6 +144,24 @@ Deno.test("keys: every command answers", async () => {
   ]);
 });
 
+Deno.test("EXPIREAT with GT or LT lets the same time be the same, whatever part of a millisecond has passed", async () => {
+  for (const passedMs of [0, 0.4, 0.9]) {
+    const { api, gateway } = testServer({ clock: { nowMs: () => 1_000_000 } });
+    const client = gateway.connect();
+    await client.call("SET", "a", "1", "PXAT", "2000500");
+    api.nowMs += passedMs;
+    const replies = await client.pipeline(
+      "PEXPIREAT a 2000500 GT",
+      "PEXPIREAT a 2000500 LT",
+      "PEXPIREAT a 2000400 GT",
+      "PEXPIREAT a 2000400 LT",
+      "PEXPIREAT a 2000600 GT",
+    );
+    assertEquals(replies.map((reply) => reply.trim()), [":0", ":0", ":0", ":1", ":1"], `${passedMs} ms`);
+    await gateway.close();
+  }
+});
+
 Deno.test("connection and server: every command answers", async () => {
   await script([
     ["PING", "+PONG"],

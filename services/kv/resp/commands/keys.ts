@@ -24,6 +24,10 @@ const ONE = [1, 1, 1] as const;
 const ALL = [1, -1, 1] as const;
 const NO_KEY = -2;
 const NO_TTL = -1;
+/** Times left that differ by less are the same to GT and LT. The store keeps the time that is left, as a fraction; a time
+ *  since 1970 is turned into that with a clock of whole milliseconds, so two of them are up to one more apart. */
+const SAME_LEFT_MS = 0.5;
+const SAME_AT_MS = 2;
 const STRING = new Simple("string");
 const NONE = new Simple("none");
 
@@ -86,6 +90,7 @@ function type(view: View, [, key]: Command): Reply {
 }
 
 function expire(unit: ExpiryUnit): Run {
+  const sameMs = unit === "EX" || unit === "PX" ? SAME_LEFT_MS : SAME_AT_MS;
   return (view, parts, context: DataContext) => {
     const [, key, amount] = parts as [Uint8Array, Uint8Array, Uint8Array];
     const { nx, xx, gt, lt } = conditions(parts);
@@ -96,8 +101,8 @@ function expire(unit: ExpiryUnit): Run {
     if ((nx && hasTtl) || (xx && !hasTtl)) return 0;
     if (gt || lt) {
       // No time to live is an endless one.
-      const leftMs = view.ttlMs(key) ?? Infinity;
-      if ((gt && ttlMs <= leftMs) || (lt && ttlMs >= leftMs)) return 0;
+      const moreMs = ttlMs - (view.ttlMs(key) ?? Infinity);
+      if (Math.abs(moreMs) < sameMs || (gt ? moreMs < 0 : moreMs > 0)) return 0;
     }
     if (ttlMs > 0) view.setTtl(key, ttlMs);
     else view.delete(key);
