@@ -15,22 +15,33 @@ export interface WrkRequest {
 /** What wrk saw. */
 export interface WrkRun {
   readonly perSecond: number;
+  readonly p50Ms: number;
   readonly p99Ms: number;
 }
 
-/** Three runs of five seconds over 64 connections, after a warm-up. Needs wrk on PATH. @throws {Error} when an answer was no 2xx. */
-export async function wrkRuns(url: string, request: WrkRequest = {}): Promise<WrkRun[]> {
-  await wrk(url, request, 1);
+/** Three runs of five seconds, after a warm-up. Needs wrk on PATH. @throws {Error} when an answer was no 2xx. */
+export async function wrkRuns(
+  url: string,
+  request: WrkRequest = {},
+  connections: number = CONNECTIONS,
+): Promise<WrkRun[]> {
+  await wrk(url, request, 1, connections);
   const measured: WrkRun[] = [];
-  for (let run = 0; run < RUNS; run++) measured.push(await wrk(url, request, SECONDS));
+  for (let run = 0; run < RUNS; run++) measured.push(await wrk(url, request, SECONDS, connections));
   return measured;
 }
 
-async function wrk(url: string, request: WrkRequest, seconds: number): Promise<WrkRun> {
+/** One run. */
+export async function wrk(
+  url: string,
+  request: WrkRequest,
+  seconds: number,
+  connections: number = CONNECTIONS,
+): Promise<WrkRun> {
   const script = await Deno.makeTempFile({ suffix: ".lua" });
   try {
     await Deno.writeTextFile(script, scriptOf(request));
-    const args = ["-t1", `-c${CONNECTIONS}`, `-d${seconds}s`, "--latency", "-s", script, url];
+    const args = ["-t1", `-c${connections}`, `-d${seconds}s`, "--latency", "-s", script, url];
     const { code, stdout, stderr } = await new Deno.Command("wrk", { args }).output().catch((error) => {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
       throw new Error("wrk is not installed; Debian's package is wrk", { cause: error });
@@ -38,7 +49,11 @@ async function wrk(url: string, request: WrkRequest, seconds: number): Promise<W
     const text = new TextDecoder().decode(stdout);
     if (code !== 0) throw new Error(`wrk failed: ${new TextDecoder().decode(stderr)}`);
     if (/Non-2xx/.test(text)) throw new Error(`wrk saw errors:\n${text}`);
-    return { perSecond: number(text, /Requests\/sec:\s*([\d.]+)/), p99Ms: latencyMs(text) };
+    return {
+      perSecond: number(text, /Requests\/sec:\s*([\d.]+)/),
+      p50Ms: latencyMs(text, 50),
+      p99Ms: latencyMs(text, 99),
+    };
   } finally {
     await Deno.remove(script);
   }
@@ -50,9 +65,9 @@ function number(text: string, pattern: RegExp): number {
   return Number(found);
 }
 
-function latencyMs(text: string): number {
-  const unit = text.match(/99%\s+[\d.]+(us|ms|s)/)?.[1];
-  const value = number(text, /99%\s+([\d.]+)/);
+function latencyMs(text: string, percent: number): number {
+  const unit = text.match(new RegExp(`${percent}%\\s+[\\d.]+(us|ms|s)`))?.[1];
+  const value = number(text, new RegExp(`${percent}%\\s+([\\d.]+)`));
   return unit === "us" ? value / 1000 : unit === "s" ? value * 1000 : value;
 }
 

@@ -1,4 +1,4 @@
-/** A client in a thread of its own: the same session's Get over HTTP and over RPC, at the same pace. */
+/** A client in a thread of its own: a session's Get over RPC, at a pace. */
 import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
 import { readClusterSecret } from "../../../services/host/cluster_secret.ts";
 import { openQuantumNode } from "../../../transport/channels/quantum.ts";
@@ -7,8 +7,6 @@ import { answer, quantile } from "../transport/ask.ts";
 
 /** What is called, and how often. */
 export interface LatencyMessage {
-  readonly url: string;
-  readonly headers: Readonly<Record<string, string>>;
   readonly secretFile: string;
   /** The session worker's Quantum node. */
   readonly address: string;
@@ -23,60 +21,11 @@ export interface Latencies {
   readonly p99Ms: number;
 }
 
-const CONNECTIONS = 64;
 /** Calls begin in groups, since timers are no finer. */
 const TICK_MS = 1;
 const WARM_UP_SECONDS = 1;
 
-answer<LatencyMessage>(async (message) => ({ http: await overHttp(message), rpc: await overRpc(message) }));
-
-async function overHttp({ url, headers, perSecond, seconds }: LatencyMessage): Promise<Latencies> {
-  const { hostname, port, pathname, host } = new URL(url);
-  const lines = Object.entries({ host, ...headers }).map(([name, value]) => `${name}: ${value}\r\n`);
-  const request = new TextEncoder().encode(`GET ${pathname} HTTP/1.1\r\n${lines.join("")}\r\n`);
-  const idle = await Promise.all(Array.from({ length: CONNECTIONS }, () => connect(hostname, Number(port))));
-  const all = [...idle];
-  try {
-    const call = async () => {
-      let connection = idle.pop();
-      if (connection === undefined) all.push(connection = await connect(hostname, Number(port)));
-      await exchange(connection, request);
-      idle.push(connection);
-    };
-    return await paced(call, perSecond, seconds);
-  } finally {
-    for (const connection of all) connection.close();
-  }
-}
-
-async function connect(hostname: string, port: number): Promise<Deno.TcpConn> {
-  const connection = await Deno.connect({ hostname, port });
-  connection.setNoDelay(true);
-  return connection;
-}
-
-const buffer = () => new Uint8Array(16_384);
-const buffers = new WeakMap<Deno.TcpConn, Uint8Array<ArrayBuffer>>();
-const decoder = new TextDecoder("latin1");
-
-/** Sends a request and reads its answer, whose length the head tells. */
-async function exchange(connection: Deno.TcpConn, request: Uint8Array): Promise<void> {
-  await connection.write(request);
-  let bytes = buffers.get(connection);
-  if (bytes === undefined) buffers.set(connection, bytes = buffer());
-  let length = 0;
-  for (;;) {
-    const read = await connection.read(bytes.subarray(length));
-    if (read === null) throw new Error("the gateway closed the connection");
-    length += read;
-    const text = decoder.decode(bytes.subarray(0, length));
-    const headEnd = text.indexOf("\r\n\r\n");
-    if (headEnd < 0) continue;
-    if (!text.startsWith("HTTP/1.1 200")) throw new Error(`the gateway answered ${text.slice(0, headEnd)}`);
-    const body = Number(/content-length: (\d+)/i.exec(text)?.[1]);
-    if (length >= headEnd + 4 + body) return;
-  }
-}
+answer<LatencyMessage>(overRpc);
 
 async function overRpc(message: LatencyMessage): Promise<Latencies> {
   const at = message.address.lastIndexOf(":");
