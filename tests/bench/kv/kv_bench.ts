@@ -11,9 +11,9 @@ import { kvConfigSchema } from "../../../services/kv/config.ts";
 import { createKvModule } from "../../../services/kv/mod.ts";
 import { MvccState } from "../../../services/kv/state.ts";
 import { openLogStore } from "../../../services/kv/stores/log.ts";
-import type { HostMessage, WorkerMessage } from "../../../services/runtime/worker_context.ts";
 import { openQuantumNode } from "../../../transport/channels/quantum.ts";
 import { callUnary, createChannelTransport } from "../../../transport/rpc/mod.ts";
+import { bootWorker, freeUdpPort } from "../boot_worker.ts";
 import { type BenchRow, median, spread } from "../row.ts";
 import { flood, ping } from "../rpc/unary.ts";
 import { keyOf, VALUE } from "./keys.ts";
@@ -102,11 +102,17 @@ async function durablePuts(directory: string): Promise<BenchRow> {
 /** The real worker, asked over encrypted Quantum on loopback. */
 async function overQuantum(directory: string): Promise<BenchRow[]> {
   const secret = crypto.getRandomValues(new Uint8Array(32));
-  const port = freePort();
+  const port = freeUdpPort();
   const worker = new Worker(new URL("../../../services/kv/worker.ts", import.meta.url), { type: "module" });
   const node = openQuantumNode({ listen: { hostname: "127.0.0.1", port: 0 }, secret });
   try {
-    await boot(worker, directory, secret, port);
+    await bootWorker(worker, {
+      name: "kv",
+      config: kvConfigSchema.parse(undefined),
+      directory,
+      secret,
+      port,
+    });
     const channel = await node.connect({ hostname: "127.0.0.1", port });
     const transport = createChannelTransport({ channel: () => channel });
     let i = 0;
@@ -181,36 +187,6 @@ function compareAndPut(i: number): MessageInitShape<typeof TxnRequestSchema> {
     }],
     success: [{ request: { case: "requestPut", value: { key, value: VALUE } } }],
   };
-}
-
-function boot(worker: Worker, directory: string, secret: Uint8Array, port: number): Promise<void> {
-  const message: HostMessage = {
-    type: "boot",
-    name: "kv",
-    instance: 1,
-    secret,
-    listen: { hostname: "127.0.0.1", port },
-    peers: [],
-    config: kvConfigSchema.parse(undefined),
-    dataDirectory: directory,
-    log: { level: "warn", format: "json" },
-  };
-  return new Promise((resolve, reject) => {
-    worker.onmessage = ({ data }: MessageEvent<WorkerMessage>) => {
-      if (data.type === "ready") resolve();
-      else if (data.type === "failed") reject(new Error(data.message));
-    };
-    worker.onerror = (event) => reject(new Error(event.message));
-    worker.postMessage(message);
-  });
-}
-
-/** A UDP port that was free a moment ago. */
-function freePort(): number {
-  const socket = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
-  const { port } = socket.addr as Deno.NetAddr;
-  socket.close();
-  return port;
 }
 
 /** Median of a bare durable write, in µs. */

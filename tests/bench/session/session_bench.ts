@@ -8,8 +8,8 @@ import { SESSION_SCRIPTS } from "../../../services/session/stores/redis_scripts.
 import { systemClock } from "../../../services/runtime/clock.ts";
 import { createGuuidSource, GUUID_BYTES } from "../../../services/runtime/guuid.ts";
 import { systemRandom } from "../../../services/runtime/random.ts";
-import type { HostMessage, WorkerMessage } from "../../../services/runtime/worker_context.ts";
 import { openRedis } from "../../support/server.ts";
+import { bootWorker, freeUdpPort } from "../boot_worker.ts";
 import { type BenchRow, median, spread } from "../row.ts";
 import { flood } from "../rpc/unary.ts";
 import { Asked } from "../transport/ask.ts";
@@ -41,13 +41,19 @@ export const NOTES: readonly string[] = [
 async function overQuantum(): Promise<BenchRow[]> {
   const directory = await Deno.makeTempDir({ prefix: "aetherflow-bench-" });
   const secret = crypto.getRandomValues(new Uint8Array(32));
-  const port = freePort();
+  const port = freeUdpPort();
   const worker = new Worker(new URL("../../../services/session/worker.ts", import.meta.url), {
     type: "module",
   });
   const client = new Asked("../session/session_client_worker.ts");
   try {
-    await boot(worker, directory, secret, port);
+    await bootWorker(worker, {
+      name: "session",
+      config: sessionConfigSchema.parse(undefined),
+      directory,
+      secret,
+      port,
+    });
     await client.ask({ do: "connect", port, secret });
     await client.ask({ do: "pairs", inFlight: IN_FLIGHT, seconds: WARM_UP_SECONDS });
     const pairs = await client.ask<SessionTimes>({
@@ -101,36 +107,6 @@ async function overQuantum(): Promise<BenchRow[]> {
     worker.terminate();
     await Deno.remove(directory, { recursive: true });
   }
-}
-
-function boot(worker: Worker, directory: string, secret: Uint8Array, port: number): Promise<void> {
-  const message: HostMessage = {
-    type: "boot",
-    name: "session",
-    instance: 1,
-    secret,
-    listen: { hostname: "127.0.0.1", port },
-    peers: [],
-    config: sessionConfigSchema.parse(undefined),
-    dataDirectory: directory,
-    log: { level: "warn", format: "json" },
-  };
-  return new Promise((resolve, reject) => {
-    worker.onmessage = ({ data }: MessageEvent<WorkerMessage>) => {
-      if (data.type === "ready") resolve();
-      else if (data.type === "failed") reject(new Error(data.message));
-    };
-    worker.onerror = (event) => reject(new Error(event.message));
-    worker.postMessage(message);
-  });
-}
-
-/** A UDP port that was free a moment ago. */
-function freePort(): number {
-  const socket = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
-  const { port } = socket.addr as Deno.NetAddr;
-  socket.close();
-  return port;
 }
 
 // ---- Redis ----
