@@ -56,8 +56,10 @@ export interface Exchange {
   errorStatus: number | undefined;
 }
 
-const REQUEST_ID = /^[A-Za-z0-9._~-]{1,128}$/;
-const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+/** A request id that may go into logs and to other services. */
+export const REQUEST_ID = /^[A-Za-z0-9._~-]{1,128}$/;
+/** A `traceparent` header (W3C Trace Context). */
+export const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 const CONTENT_LENGTH = /^\d{1,15}$/;
 
 const NO_CLIENT: Client = { ip: "", port: 0, isSecure: false };

@@ -9,6 +9,7 @@ import {
   ScalarType,
   toJson,
 } from "@bufbuild/protobuf";
+import { joinBytes } from "../runtime/bytes.ts";
 import { GatewayError } from "./problem.ts";
 
 /** Whose JSON conventions a service is served with. `aetherflow`: camelCase names, every singular field written,
@@ -465,7 +466,7 @@ export class JsonSplitter {
   /** Takes the next bytes, returns the objects that are whole now.
    *  @throws {GatewayError} `invalid_argument` for anything but objects; `body_too_large`. */
   push(chunk: Uint8Array): Uint8Array[] {
-    const bytes = this.#pending.length === 0 ? chunk : concat(this.#pending, chunk);
+    const bytes = this.#pending.length === 0 ? chunk : joinBytes([this.#pending, chunk]);
     const whole: Uint8Array[] = [];
     let start = 0;
     for (let i = this.#scanned; i < bytes.length; i++) {
@@ -497,13 +498,6 @@ export class JsonSplitter {
 
 function isWhiteSpace(octet: number): boolean {
   return octet === 0x20 || octet === 0x0a || octet === 0x0d || octet === 0x09;
-}
-
-function concat(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
-  const both = new Uint8Array(a.length + b.length);
-  both.set(a);
-  both.set(b, a.length);
-  return both;
 }
 
 // ---------------------------------------------------------------------------------------------------------------

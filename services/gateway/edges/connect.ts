@@ -4,12 +4,14 @@ import { Code } from "@connectrpc/connect";
 import { MessageReader } from "../../../transport/grpc/message_reader.ts";
 import type { RawCall, RawCallHandler, RawCallOptions } from "../../../transport/rpc/mod.ts";
 import { fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import { joinBytes } from "../../runtime/bytes.ts";
 import type { Departures } from "./departures.ts";
 import { takesSignIn } from "../auth/sign_in.ts";
 import { type Calls, metadata } from "../calls.ts";
 import type { Exchange } from "../exchange.ts";
 import { type BodyLimits, EMPTY_BODY, readBody } from "../limits/body.ts";
 import type { Slots } from "../limits/slots.ts";
+import { DRAINING, takeStreamSlot } from "../limits/stream_slots.ts";
 import type { GatewayMetrics } from "../metrics.ts";
 import { errorResponse, fromServiceError, GatewayError } from "../problem.ts";
 import type { Route } from "../routes.ts";
@@ -53,7 +55,6 @@ export interface ConnectEdge {
 const HEAD_WAIT_MS = 250;
 /** Calls under way from which further ones start together at the end of the turn; see calls.ts. */
 const GATHER_FROM = 4;
-const DRAINING = "the gateway is draining";
 
 const encoder = new TextEncoder();
 
@@ -182,14 +183,8 @@ export function createConnectEdge(deps: ConnectEdgeDeps): ConnectEdge {
     head: CallHead,
     timeoutMs: number | undefined,
   ): Promise<Response> {
-    if (isDraining) throw new GatewayError("unavailable", DRAINING);
     const slots = deps.streamSlots;
-    if (!slots.tryEnter()) {
-      throw new GatewayError(
-        "too_many_streams",
-        `${slots.max} streams are open (gateway.limits.concurrentStreams)`,
-      );
-    }
+    takeStreamSlot(slots, isDraining);
     const { rpc } = route;
     const metrics = deps.metrics.route(route.template, route.httpMethod);
     const takesOne = rpc.methodKind === "server_streaming";
@@ -285,10 +280,10 @@ export function createConnectEdge(deps: ConnectEdgeDeps): ConnectEdge {
     let body = message;
     if (head.protocol === "connect") addTrailers(headers, trailers);
     else {
-      body = joined(
+      body = joinBytes([
         envelope(message, head.isText),
         endOf(head, undefined, exchange.requestId, trailers),
-      );
+      ]);
     }
     exchange.responseBytes = body.length;
     return new Response(body as Uint8Array<ArrayBuffer>, { headers });
@@ -415,13 +410,6 @@ function unsupported({ method, headers }: Exchange, route: Route): GatewayError 
 
 function malformed(message: string): GatewayError {
   return new GatewayError("malformed_message", message);
-}
-
-function joined(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
-  const both = new Uint8Array(a.length + b.length);
-  both.set(a);
-  both.set(b, a.length);
-  return both;
 }
 
 function ignore(): void {}

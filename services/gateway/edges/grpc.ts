@@ -11,6 +11,7 @@ import { authorityHost, type ProtectedMode } from "../limits/protected_mode.ts";
 import type { CallLimits } from "../limits/rate_limits.ts";
 import type { TlsTexts } from "../config.ts";
 import { Slots } from "../limits/slots.ts";
+import { DRAINING } from "../limits/stream_slots.ts";
 import type { Caller, Remote, Tracing } from "../stages.ts";
 import type { Timer } from "../timer.ts";
 import { type CallOwner, GrpcCall, refuseCall } from "./grpc/call.ts";
@@ -73,7 +74,6 @@ const KEEP_ALIVE_MS = 30_000;
 /** Calls under way from which further ones start together at the end of the turn, and share datagrams; see calls.ts. */
 const GATHER_FROM = 4;
 
-const DRAINING = "the gateway is draining";
 const METHOD_NOT_ALLOWED = encodeFields([[":status", "405"], ["allow", "POST"]]);
 
 /** Creates the edge and starts to listen. */

@@ -8,6 +8,7 @@
 import type { ServeRequest, ServeResponse } from "$proto/aetherflow/kv/v1/redis_pb.ts";
 import { RedisService } from "$proto/aetherflow/kv/v1/redis_pb.ts";
 import type { Transport } from "@connectrpc/connect";
+import { joinBytes } from "../../runtime/bytes.ts";
 import type { Admitted, ConnectionGate } from "../auth/connection_gate.ts";
 import type { Timer } from "../timer.ts";
 
@@ -484,13 +485,7 @@ class Connection {
       this.#pending = pending.slice(1);
       return pending[0];
     }
-    const whole = new Uint8Array(length);
-    let at = 0;
-    for (const piece of pending) {
-      whole.set(piece, at);
-      at += piece.length;
-    }
-    return whole;
+    return joinBytes(pending);
   }
 
   #written(bytes: number): void {

@@ -6,6 +6,7 @@ import type { Exchange } from "../exchange.ts";
 import type { Departures } from "./departures.ts";
 import { type BodyLimits, readBody } from "../limits/body.ts";
 import type { Slots } from "../limits/slots.ts";
+import { DRAINING, takeStreamSlot } from "../limits/stream_slots.ts";
 import type { GatewayMetrics } from "../metrics.ts";
 import { fromServiceError, GatewayError } from "../problem.ts";
 import type { Route } from "../routes.ts";
@@ -59,7 +60,6 @@ export interface RpcEdge {
 const encoder = new TextEncoder();
 /** A form's characters are ASCII or escapes; others mean themselves. */
 const formDecoder = new TextDecoder();
-const DRAINING = "the gateway is draining";
 
 /** Creates the edge. */
 export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
@@ -137,14 +137,8 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
 
   /** Takes a slot for a stream. `end` gives it back and ends the call; it may be called more than once. */
   function enterStream(): { abort: AbortController; end: () => void } {
-    if (isDraining) throw new GatewayError("unavailable", DRAINING);
     const slots = deps.streamSlots;
-    if (!slots.tryEnter()) {
-      throw new GatewayError(
-        "too_many_streams",
-        `${slots.max} streams are open (gateway.limits.concurrentStreams)`,
-      );
-    }
+    takeStreamSlot(slots, isDraining);
     const abort = new AbortController();
     let hasEnded = false;
     const end = () => {

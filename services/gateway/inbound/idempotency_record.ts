@@ -8,6 +8,7 @@
  *  Who reads the store learns nothing: the fingerprint is keyed and the answer encrypted, both by keys made of the client's
  *  own key. An answer may hold a token, a body a password. */
 import { createCipheriv, createDecipheriv, createHash, createHmac } from "node:crypto";
+import { joinBytes } from "../../runtime/bytes.ts";
 import { SYSTEM_KEYS } from "../../runtime/principal.ts";
 
 /** Where records are: a prefix that no key of a client begins with by accident. Keys under it are for gateways alone. */
@@ -63,12 +64,12 @@ export function fingerprintOf(
 /** Writes a record. */
 export function encodeRecord(keys: RecordKeys, record: IdempotencyRecord): Uint8Array<ArrayBuffer> {
   const head = [Uint8Array.of(STATES.indexOf(record.state)), record.fingerprint];
-  if (record.state !== "answered") return joined(head);
+  if (record.state !== "answered") return joinBytes(head);
   const { status, headers, body } = record.answer;
   const answerHead = encoder.encode(JSON.stringify({ status, headers }));
   const length = new Uint8Array(4);
   new DataView(length.buffer).setUint32(0, answerHead.length);
-  const plain = joined([length, answerHead, body]);
+  const plain = joinBytes([length, answerHead, body]);
   // Made of the content: one content has one nonce, and two contents under one key have two.
   const nonce = createHmac("sha256", keys.secret).update("nonce").update(plain).digest().subarray(
     0,
@@ -76,7 +77,7 @@ export function encodeRecord(keys: RecordKeys, record: IdempotencyRecord): Uint8
   );
   const cipher = createCipheriv(CIPHER, keys.secret, nonce);
   const sealed = [cipher.update(plain), cipher.final()];
-  return joined([...head, nonce, cipher.getAuthTag(), ...sealed]);
+  return joinBytes([...head, nonce, cipher.getAuthTag(), ...sealed]);
 }
 
 /** Reads a record. @throws {Error} for bytes that nobody with these keys has written. */
@@ -88,18 +89,8 @@ export function decodeRecord(keys: RecordKeys, bytes: Uint8Array): IdempotencyRe
   const tagAt = SEALED_AT + NONCE_BYTES;
   const decipher = createDecipheriv(CIPHER, keys.secret, bytes.subarray(SEALED_AT, tagAt));
   decipher.setAuthTag(bytes.subarray(tagAt, tagAt + TAG_BYTES));
-  const plain = joined([decipher.update(bytes.subarray(tagAt + TAG_BYTES)), decipher.final()]);
+  const plain = joinBytes([decipher.update(bytes.subarray(tagAt + TAG_BYTES)), decipher.final()]);
   const bodyAt = 4 + new DataView(plain.buffer).getUint32(0);
   const head = JSON.parse(decoder.decode(plain.subarray(4, bodyAt))) as Omit<KeptAnswer, "body">;
   return { state, fingerprint, answer: { ...head, body: plain.slice(bodyAt) } };
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

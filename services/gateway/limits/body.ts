@@ -1,4 +1,5 @@
 /** Reads request bodies within a size and a time. */
+import { joinBytes } from "../../runtime/bytes.ts";
 import { GatewayError } from "../problem.ts";
 import type { TimeoutQueue } from "../timer.ts";
 
@@ -85,13 +86,7 @@ async function readCounted(
     if (size > bytesMax) throw tooLarge(bytesMax); // leaving the loop cancels the body
     chunks.push(chunk);
   }
-  const whole = new Uint8Array(size);
-  let offset = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, offset);
-    offset += chunk.length;
-  }
-  return whole;
+  return joinBytes(chunks);
 }
 
 function tooLarge(bytesMax: number): GatewayError {

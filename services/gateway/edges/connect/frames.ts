@@ -1,5 +1,6 @@
 /** What bodies of streams are made of: envelopes (a flag byte, four bytes of length, the message) and what ends them. */
 import { prefixOf } from "../../../../transport/grpc/message_reader.ts";
+import { joinBytes } from "../../../runtime/bytes.ts";
 import { GatewayError } from "../../problem.ts";
 import { encodeStatusMessage } from "../grpc/headers.ts";
 import { errorValue, statusDetails } from "./failure.ts";
@@ -70,22 +71,13 @@ export class TextBody {
     const whole = text.length - text.length % 4;
     this.#rest = text.slice(whole);
     const pieces: Uint8Array[] = [];
-    let size = 0;
     for (let at = 0; at < whole;) {
       const padding = text.indexOf("=", at);
       const end = padding < 0 || padding >= whole ? whole : padding + 4 - padding % 4;
-      const piece = decodeBase64(text.slice(at, end));
-      pieces.push(piece);
-      size += piece.length;
+      pieces.push(decodeBase64(text.slice(at, end)));
       at = end;
     }
-    const bytes = new Uint8Array(size);
-    let offset = 0;
-    for (const piece of pieces) {
-      bytes.set(piece, offset);
-      offset += piece.length;
-    }
-    return bytes;
+    return joinBytes(pieces);
   }
 
   /** Whether the body may not end here. */

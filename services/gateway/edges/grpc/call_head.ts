@@ -2,6 +2,7 @@
 import { Code } from "@connectrpc/connect";
 import type { RequestHead } from "../../../../transport/http2/request.ts";
 import type { CallCredentials } from "../../auth/authentication.ts";
+import { REQUEST_ID, TRACEPARENT } from "../../exchange.ts";
 import { isGrpc, parseTimeout } from "./headers.ts";
 import type { GrpcMethod, GrpcMethods } from "./method.ts";
 
@@ -36,9 +37,6 @@ export interface CallHead {
    *  what has shown who calls is not the services' to see. */
   readonly forwarded: readonly (readonly [name: string, value: string])[];
 }
-
-const REQUEST_ID = /^[A-Za-z0-9._~-]{1,128}$/;
-const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** Reads a head. `foreignness` says why a call to `authority` from `origin` is refused. */
 export function readCallHead(
