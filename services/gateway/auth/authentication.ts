@@ -109,7 +109,8 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
     const shown = shownBy(exchange);
     if (!(caller instanceof Promise) || shown === undefined) return caller;
     return caller.then((found) => {
-      recent.set(shown, found);
+      // Nobody is what a bad credential makes of a caller where anybody may call: no guess for elsewhere.
+      recent.set(shown, found === ANONYMOUS_CALLER ? undefined : found);
       return found;
     }, (error) => {
       recent.set(shown, undefined);
