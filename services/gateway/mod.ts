@@ -275,6 +275,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     }),
     connect,
     system,
+    sockets: [],
     metrics,
     stages,
     requestSlots,

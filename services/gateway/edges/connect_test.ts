@@ -72,6 +72,7 @@ function open(setup: Setup = {}): World {
     routes: buildRouteTable([{ service: TestService, peer: "test", dialect: "aetherflow" }]),
     rpc: { ...UNUSED, drain() {} },
     connect,
+    sockets: [],
     system: { ...UNUSED, paths: new Set() },
     metrics,
     stages: {

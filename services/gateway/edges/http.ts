@@ -8,6 +8,7 @@ import type { RouteTable } from "../routes.ts";
 import type { Caller, Remote, Stages } from "../stages.ts";
 import type { ConnectEdge } from "./connect.ts";
 import type { RpcEdge } from "./rpc.ts";
+import type { SocketEndpoint } from "./socket_endpoint.ts";
 import type { SystemEdge } from "./system.ts";
 import { wantsWebSocket } from "./websocket.ts";
 
@@ -24,6 +25,7 @@ export interface HttpEdgeDeps {
   readonly rpc: RpcEdge;
   readonly connect: ConnectEdge;
   readonly system: SystemEdge;
+  readonly sockets: readonly SocketEndpoint[];
   readonly metrics: GatewayMetrics;
   readonly stages: Stages;
   readonly requestSlots: Slots;
@@ -47,12 +49,16 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
   return async function handle(request, remote) {
     // 1. request id (and all else that is read off the request)
     const exchange = readExchange(request, deps.clock.now(), deps.requestTimeoutMs, deps.newRequestId);
-    exchange.match = deps.routes.match(exchange.method, exchange.path, exchange.query) ??
-      // The handshake of a WebSocket is a GET, whatever the stream's own method is.
-      (wantsWebSocket(request) ? deps.routes.match("POST", exchange.path, exchange.query) : undefined);
-    const isSystem = exchange.match === undefined && deps.system.paths.has(exchange.path);
+    const socket = deps.sockets.find((endpoint) => endpoint.matches(exchange.path));
+    if (socket === undefined) {
+      exchange.match = deps.routes.match(exchange.method, exchange.path, exchange.query) ??
+        // The handshake of a WebSocket is a GET, whatever the stream's own method is.
+        (wantsWebSocket(request) ? deps.routes.match("POST", exchange.path, exchange.query) : undefined);
+    }
+    const own: Own = socket ??
+      (exchange.match === undefined && deps.system.paths.has(exchange.path) ? "system" : undefined);
     // 2. access log and 3. metrics, around what follows
-    const metrics = deps.metrics.route(labelOf(exchange, isSystem), exchange.method);
+    const metrics = deps.metrics.route(labelOf(exchange, own), exchange.method);
     metrics.begin();
     exchange.trace = stages.tracing.begin(exchange); // 4. trace
     exchange.trace?.routed(exchange);
@@ -61,7 +67,7 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     try {
       exchange.client = stages.clients.of(remote, exchange.headers); // 5. client address
       response = stages.cors.preflight(exchange) ?? // 6. CORS
-        await pass(request, exchange, isSystem);
+        await pass(request, exchange, own);
     } catch (error) {
       failure = error;
       response = answerError(error, exchange);
@@ -74,7 +80,7 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     return response;
   };
 
-  async function pass(request: Request, exchange: Exchange, isSystem: boolean): Promise<Response> {
+  async function pass(request: Request, exchange: Exchange, own: Own): Promise<Response> {
     refuseOversized(exchange); // 7. limits
     stages.rateLimits.admit(exchange); // 8. rate limit
     const caller = stages.authentication.authenticate(exchange); // 9. authentication, or protected mode
@@ -83,7 +89,7 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
       if (expected !== undefined) return await runAhead(request, exchange, expected, caller);
       exchange.caller = await caller;
     } else exchange.caller = caller;
-    return await passCaller(request, exchange, isSystem);
+    return await passCaller(request, exchange, own);
   }
 
   /** Asks the service while it is being asked who calls, which saves a read one of two times across. What it answers goes out only if
@@ -95,16 +101,17 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     asked: Promise<Caller>,
   ): Promise<Response> {
     exchange.caller = expected;
-    const answer = passCaller(request, exchange, false);
+    const answer = passCaller(request, exchange, undefined);
     answer.catch(ignore); // told below, if it is the caller's to hear
     const caller = exchange.caller = await asked;
-    return await (caller.encoded === expected.encoded ? answer : passCaller(request, exchange, false));
+    return await (caller.encoded === expected.encoded ? answer : passCaller(request, exchange, undefined));
   }
 
-  async function passCaller(request: Request, exchange: Exchange, isSystem: boolean): Promise<Response> {
+  async function passCaller(request: Request, exchange: Exchange, own: Own): Promise<Response> {
     stages.rateLimits.admitCaller(exchange);
     stages.authorization.authorize(exchange); // 10. authorisation
-    if (isSystem) return await answerSystem(request, exchange);
+    if (own === "system") return await answerSystem(request, exchange);
+    if (own !== undefined) return await answerSocket(own, request, exchange);
     if (exchange.match === undefined) return answerUnmatched(exchange);
     if (exchange.idempotencyKey === undefined) return await answerRpc(request, exchange);
     // 11. idempotency, 12. route
@@ -128,7 +135,12 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     checkAnnouncedLength(exchange.contentLength, limits.bodyBytes);
   }
 
-  async function answerRpc(request: Request, exchange: Exchange): Promise<Response> {
+  function answerRpc(request: Request, exchange: Exchange): Promise<Response> {
+    const { protocol } = exchange.match!.route;
+    return inSlot(() => (protocol === "rpc" ? deps.connect : deps.rpc).answer(request, exchange));
+  }
+
+  async function inSlot(answer: () => Response | Promise<Response>): Promise<Response> {
     const slots = deps.requestSlots;
     if (!slots.tryEnter()) {
       throw new GatewayError(
@@ -137,11 +149,21 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
       );
     }
     try {
-      const { protocol } = exchange.match!.route;
-      return await (protocol === "rpc" ? deps.connect : deps.rpc).answer(request, exchange);
+      return await answer();
     } finally {
       slots.leave();
     }
+  }
+
+  async function answerSocket(
+    endpoint: SocketEndpoint,
+    request: Request,
+    exchange: Exchange,
+  ): Promise<Response> {
+    const allow = endpoint.methods.join(", ");
+    if (exchange.method === "OPTIONS") return optionsResponse(`${allow}, OPTIONS`, exchange);
+    if (!endpoint.methods.includes(exchange.method)) throw methodNotAllowed(exchange, allow);
+    return await inSlot(() => endpoint.answer(request, exchange));
   }
 
   // Health must be told even when all request slots are taken, so these take none.
@@ -203,9 +225,13 @@ function mayRunAhead({ match, method }: Exchange): boolean {
 
 function ignore(): void {}
 
-function labelOf(exchange: Exchange, isSystem: boolean): string {
+/** Whose a path is that is no route's. */
+type Own = "system" | SocketEndpoint | undefined;
+
+function labelOf(exchange: Exchange, own: Own): string {
   if (exchange.match !== undefined) return exchange.match.route.template;
-  return isSystem ? exchange.path : UNMATCHED;
+  if (own === undefined) return UNMATCHED;
+  return own === "system" ? exchange.path : own.template;
 }
 
 function methodNotAllowed(exchange: Exchange, allow: string): GatewayError {
