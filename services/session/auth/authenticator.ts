@@ -195,5 +195,6 @@ function principalOf(user: User, by: { sessionId?: string; key?: ApiKey } = {}):
     grants: grants.map(({ service, prefix, write }) => ({ service, prefix, write })),
     sessionId,
     keyId: key?.id ?? "",
+    isScoped,
   });
 }

@@ -171,6 +171,10 @@ Deno.test("an API key does what its scopes and its user's rights have in common,
     true,
     false,
   ]);
+  // Services must not look beyond its grants: neither at its roles nor at what its user owns.
+  const unscoped = await world.auth.createApiKey({ name: "all" }, root.options);
+  const ofAll = (await byKey(world, unscoped.secret)).principal;
+  assertEquals([principal.isScoped, ofRoot.isScoped, ofAll.isScoped], [true, true, false]);
   await isRefused(world.users.listUsers({}, as(ofRoot)), "PermissionDenied");
   await isRefused(world.auth.listMySessions({}, as(ofRoot)), "PermissionDenied");
 
