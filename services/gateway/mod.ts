@@ -12,6 +12,7 @@ import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import { AdminService } from "$proto/aetherflow/gateway/v1/admin_pb.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
+import { StateSyncService } from "$proto/aetherflow/statesync/v1/statesync_pb.ts";
 import { Auth, Cluster, KV, Lease, Maintenance, Watch } from "$proto/etcdserverpb/rpc_pb.ts";
 import { Election } from "$proto/v3electionpb/v3election_pb.ts";
 import { Health } from "$proto/grpc/health/v1/health_pb.ts";
@@ -71,6 +72,8 @@ export const EXPOSED: readonly Exposure[] = [
   { service: AuthService, peer: "session", dialect: "aetherflow" },
   { service: UserService, peer: "session", dialect: "aetherflow" },
   { service: SessionService, peer: "session", dialect: "aetherflow", grant: "sessions" },
+  // Who may do what with a document is the document's own to say.
+  { service: StateSyncService, peer: "statesync", dialect: "aetherflow" },
   { service: KeyValueService, peer: "kv", dialect: "aetherflow", grant: "kv" },
   { service: KV, peer: "kv", dialect: "etcd", grant: "kv" },
   { service: Watch, peer: "kv", dialect: "etcd", grant: "kv" },

@@ -150,16 +150,16 @@ export class GatewayError extends Error {
   }
 }
 
-/** What a service said, as the gateway says it. `conditional`: the request carried If-Match or If-None-Match, so that
- *  a failed precondition is theirs. Text of faults stays in the log: it may tell of our insides. */
-export function fromServiceError(error: unknown, conditional: boolean): GatewayError {
+/** What a service said, as the gateway says it. `failedCondition`: what it says when the If-Match or If-None-Match of the
+ *  request did not hold. Text of faults stays in the log: it may tell of our insides. */
+export function fromServiceError(error: unknown, failedCondition?: Code): GatewayError {
   if (error instanceof GatewayError) return error;
   if (!(error instanceof ConnectError)) {
     return new GatewayError("internal", "the gateway failed; its log has the cause under this request id", {
       cause: error,
     });
   }
-  if (conditional && error.code === Code.FailedPrecondition) {
+  if (error.code === failedCondition) {
     return new GatewayError("precondition_failed", error.rawMessage, { cause: error });
   }
   const code = CODE_NAMES[error.code];

@@ -1,6 +1,7 @@
 /** The route table, built from descriptors: `google.api.http` says which path is which RPC, and
  *  `aetherflow.gateway.v1.edge` what HTTP itself carries of it. A new RPC needs no code here. */
 import { type DescMethod, type DescService, getOption, hasOption, ScalarType } from "@bufbuild/protobuf";
+import { Code } from "@connectrpc/connect";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { type Access, edge as edgeOption } from "$proto/aetherflow/gateway/v1/edge_pb.ts";
 import { http as httpOption } from "$proto/google/api/annotations_pb.ts";
@@ -56,6 +57,8 @@ export interface Route {
   readonly rawResponse: FieldPath | undefined;
   readonly etag: FieldPath | undefined;
   readonly precondition: FieldPath | undefined;
+  /** What the service answers when it did not hold. */
+  readonly preconditionCode: Code;
   /** Fields in milliseconds that the header TTL sets, and that it is made of. */
   readonly ttl: FieldPath | undefined;
   readonly ttlResponse: FieldPath | undefined;
@@ -241,6 +244,7 @@ function directRoutesOf(exposure: Exposure, rpc: DescMethod): RouteDraft[] {
     rawResponse: undefined,
     etag: undefined,
     precondition: undefined,
+    preconditionCode: Code.FailedPrecondition,
     ttl: undefined,
     ttlResponse: undefined,
     whenQuery: "",
@@ -293,6 +297,7 @@ function routeOf(exposure: Exposure, rpc: DescMethod, rule: HttpRule): RouteDraf
     rawResponse: rawResponse && bytesField(rawResponse, rpcName),
     etag: output(edge.etagField),
     precondition: edge.preconditionField === "" ? undefined : input(edge.preconditionField),
+    preconditionCode: edge.preconditionCode === 0 ? Code.FailedPrecondition : edge.preconditionCode,
     ttl: edge.ttlField === "" ? undefined : input(edge.ttlField),
     ttlResponse: output(edge.ttlResponseField),
     whenQuery: edge.whenQuery,

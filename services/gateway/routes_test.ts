@@ -1,11 +1,15 @@
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { AdminService } from "$proto/aetherflow/gateway/v1/admin_pb.ts";
 import { HostService } from "$proto/aetherflow/host/v1/host_pb.ts";
 import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
+import { GetDocumentResponseSchema, StateSyncService } from "$proto/aetherflow/statesync/v1/statesync_pb.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { EXPOSED } from "./mod.ts";
+import { fromServiceError } from "./problem.ts";
 import { buildRouteTable, compileTemplate, type Exposure, templateVariables } from "./routes.ts";
 
 const ADMIN: Exposure = { service: AdminService, peer: "gateway", dialect: "aetherflow" };
@@ -51,6 +55,43 @@ Deno.test("buildRouteTable() has exactly the routes that the descriptors tell", 
     "POST /api/v1/sessions:revokeUser → aetherflow.session.v1.SessionService/RevokeUserSessions json",
     "GET /api/v1/sessions?watch=true → aetherflow.session.v1.SessionService/WatchSessions none",
     "GET /api/v1/sessions:count → aetherflow.session.v1.SessionService/CountSessions none",
+    "POST /api/v1/documents → aetherflow.statesync.v1.StateSyncService/CreateDocument json",
+    "POST /api/v1/document → aetherflow.statesync.v1.StateSyncService/CreateDocument json",
+    "GET /api/v1/documents/{doc_id} → aetherflow.statesync.v1.StateSyncService/GetDocument none",
+    "GET /api/v1/document → aetherflow.statesync.v1.StateSyncService/GetDocument none",
+    "PATCH /api/v1/documents/{document.id} → aetherflow.statesync.v1.StateSyncService/UpdateDocument field",
+    "DELETE /api/v1/documents/{doc_id} → aetherflow.statesync.v1.StateSyncService/DeleteDocument none",
+    "DELETE /api/v1/document → aetherflow.statesync.v1.StateSyncService/DeleteDocument none",
+    "POST /api/v1/documents/{doc_id}:restore → aetherflow.statesync.v1.StateSyncService/RestoreDocument json",
+    "GET /api/v1/documents → aetherflow.statesync.v1.StateSyncService/ListDocuments none",
+    "GET /api/v1/documents/{doc_id}/access → aetherflow.statesync.v1.StateSyncService/GetAccess none",
+    "POST /api/v1/documents/{operation.doc_id}/operations → aetherflow.statesync.v1.StateSyncService/ApplyOperation field",
+    "POST /api/v1/document/operation → aetherflow.statesync.v1.StateSyncService/ApplyOperation field",
+    "GET /api/v1/documents/{doc_id}/operations → aetherflow.statesync.v1.StateSyncService/GetOperationHistory none",
+    "GET /api/v1/document/operations → aetherflow.statesync.v1.StateSyncService/GetOperationHistory none",
+    "GET /api/v1/documents/{doc_id}/events → aetherflow.statesync.v1.StateSyncService/SubscribeDocument none",
+    "GET /api/v1/documents:events → aetherflow.statesync.v1.StateSyncService/SubscribeEvents none",
+    "DELETE /api/v1/documents/{doc_id}/subscriptions/{subscriber_id} → aetherflow.statesync.v1.StateSyncService/UnsubscribeDocument none",
+    "POST /api/v1/documents/{doc_id}/locks → aetherflow.statesync.v1.StateSyncService/AcquireLock json",
+    "POST /api/v1/document/lock → aetherflow.statesync.v1.StateSyncService/AcquireLock json",
+    "POST /api/v1/documents/{doc_id}/locks/{lock_id}:extend → aetherflow.statesync.v1.StateSyncService/ExtendLock json",
+    "DELETE /api/v1/documents/{doc_id}/locks → aetherflow.statesync.v1.StateSyncService/ReleaseLock none",
+    "DELETE /api/v1/documents/{doc_id}/locks/{lock_id} → aetherflow.statesync.v1.StateSyncService/ReleaseLock none",
+    "DELETE /api/v1/document/lock → aetherflow.statesync.v1.StateSyncService/ReleaseLock none",
+    "GET /api/v1/documents/{doc_id}/locks → aetherflow.statesync.v1.StateSyncService/IsLocked none",
+    "GET /api/v1/document/lock → aetherflow.statesync.v1.StateSyncService/IsLocked none",
+    "GET /api/v1/documents/{doc_id}/conflicts → aetherflow.statesync.v1.StateSyncService/ListConflicts none",
+    "POST /api/v1/documents/{doc_id}/conflicts/{conflict_id}:resolve → aetherflow.statesync.v1.StateSyncService/ResolveConflict json",
+    "GET /api/v1/documents/{doc_id}/versions → aetherflow.statesync.v1.StateSyncService/ListVersions none",
+    "GET /api/v1/documents/{doc_id}/versions/{version} → aetherflow.statesync.v1.StateSyncService/GetVersion none",
+    "GET /api/v1/documents/{doc_id}/versions:at → aetherflow.statesync.v1.StateSyncService/GetVersion none",
+    "POST /api/v1/documents/{doc_id}/versions → aetherflow.statesync.v1.StateSyncService/NameVersion json",
+    "DELETE /api/v1/documents/{doc_id}/versions/{version} → aetherflow.statesync.v1.StateSyncService/DeleteVersionName none",
+    "GET /api/v1/documents/{doc_id}/versions:diff → aetherflow.statesync.v1.StateSyncService/DiffVersions none",
+    "POST /api/v1/documents/{doc_id}/versions/{version}:restore → aetherflow.statesync.v1.StateSyncService/RestoreVersion json",
+    "POST /api/v1/documents/{doc_id}:undo → aetherflow.statesync.v1.StateSyncService/UndoEdits json",
+    "GET /api/v1/documents:stats → aetherflow.statesync.v1.StateSyncService/GetStats none",
+    "GET /api/v1/stats → aetherflow.statesync.v1.StateSyncService/GetStats none",
     "GET /api/v1/kv/{key=**} → aetherflow.kv.v1.KeyValueService/Get none",
     "PUT /api/v1/kv/{key=**} → aetherflow.kv.v1.KeyValueService/Put raw",
     "DELETE /api/v1/kv/{key=**} → aetherflow.kv.v1.KeyValueService/Delete none",
@@ -158,6 +199,10 @@ Deno.test("match() finds the RPC and the raw variables, the conditional one firs
     ["POST", "/api/v1/admin/breakers/session@10.0.0.2:7402:reset", "", "ResetBreakers", [
       "session@10.0.0.2:7402",
     ]],
+    ["POST", "/api/v1/documents/a%2F..%3A*:restore", "", "RestoreDocument", ["a%2F..%3A*"]],
+    ["GET", "/api/v1/documents/a:b/versions/7", "", "GetVersion", ["a:b", "7"]],
+    ["GET", "/api/v1/documents/a/versions:diff", "from=1", "DiffVersions", ["a"]],
+    ["GET", "/api/v1/documents:stats", "", "GetStats", []],
     ["POST", "/aetherflow.kv.v1.KeyValueService/Put", "", "Put", []],
     ["GET", "/aetherflow.kv.v1.KeyValueService/Get", "connect=v1", "Get", []],
     ["GET", "/aetherflow.kv.v1.KeyValueService/Put", "", undefined],
@@ -210,7 +255,7 @@ Deno.test("buildRouteTable() reaches every exposed RPC by its name", () => {
 
 // A gateway of another maker left these RPCs out of HTTP, and the pages and filters of lists.
 Deno.test("every RPC of sessions has a path, and every field of lists and removals is a query parameter", () => {
-  for (const service of [AuthService, UserService, SessionService, AdminService]) {
+  for (const service of [AuthService, UserService, SessionService, StateSyncService, AdminService]) {
     for (const rpc of service.methods) {
       assert(
         table.routes.some((route) => route.rpc === rpc && route.protocol === "rest"),
@@ -235,6 +280,20 @@ Deno.test("every RPC of sessions has a path, and every field of lists and remova
   assertEquals(fieldsOf("DELETE", "/api/v1/sessions/x"), ["reason"]);
   assertEquals(fieldsOf("DELETE", "/api/v1/session"), ["sessionId", "session_id", "reason"]);
   assert(fieldsOf("GET", "/api/v1/users").includes("pageToken"));
+});
+
+Deno.test("a document's version is its entity tag, and a version that is another by now fails If-Match", () => {
+  const get = table.match("GET", "/api/v1/documents/a", "")!.route;
+  const answer = create(GetDocumentResponseSchema, { document: { version: 7n } });
+  assertEquals([get.etag?.get(answer), get.etag?.get(create(GetDocumentResponseSchema))], [7n, undefined]);
+  const patch = table.match("PATCH", "/api/v1/documents/a", "")!.route;
+  assertEquals([patch.precondition?.name, patch.etag?.name], ["if_version", "document.version"]);
+  const said = (code: Code) => fromServiceError(new ConnectError("", code), patch.preconditionCode).code;
+  assertEquals(said(Code.Aborted), "precondition_failed");
+  // Locked by another: that is none of the condition.
+  assertEquals(said(Code.FailedPrecondition), "failed_precondition");
+  const put = table.match("PUT", "/api/v1/kv/a", "")!.route;
+  assertEquals(put.preconditionCode, Code.FailedPrecondition);
 });
 
 Deno.test("buildRouteTable() refuses two RPCs on one path, and leaves out RPCs without a path", () => {

@@ -213,10 +213,10 @@ export function createConnectEdge(deps: ConnectEdgeDeps): ConnectEdge {
       } else {
         stream.run((handler) => deps.start(route, handler, options));
         readRequests(request, exchange, route, head, stream, () => metrics.streamMessage("in"))
-          .catch((error) => stream.fail(fromServiceError(error, false)));
+          .catch((error) => stream.fail(fromServiceError(error)));
       }
     } catch (error) {
-      stream.fail(fromServiceError(error, false));
+      stream.fail(fromServiceError(error));
     }
     if (isDraining) stream.fail(new GatewayError("unavailable", DRAINING)); // it was being opened when the drain began
     await begun(stream);

@@ -214,7 +214,7 @@ export function createGrpcEdge(deps: GrpcEdgeDeps): GrpcEdge {
   }
 
   function refuseWith(call: GrpcCall, error: unknown): void {
-    call.fail(fromServiceError(error, false));
+    call.fail(fromServiceError(error));
   }
 
   /** Why a call of a known method does not begin now. */

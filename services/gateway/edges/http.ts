@@ -187,7 +187,7 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
   }
 
   function answerError(error: unknown, exchange: Exchange): Response {
-    const mapped = fromServiceError(error, false);
+    const mapped = fromServiceError(error);
     if (mapped.isFault) {
       const { requestId, trace, path } = exchange;
       deps.log.error("request failed", { requestId, traceId: trace?.traceId, path, error: mapped });

@@ -1,6 +1,7 @@
 /** A matched request → RPC → HTTP answer. */
 import { create, type JsonObject, type Message } from "@bufbuild/protobuf";
 import { FieldMaskSchema } from "@bufbuild/protobuf/wkt";
+import type { Code } from "@connectrpc/connect";
 import type { Calls } from "../calls.ts";
 import type { Exchange } from "../exchange.ts";
 import type { Departures } from "./departures.ts";
@@ -83,7 +84,7 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         ? await answerSocket(request, exchange, route)
         : await answerStream(request, exchange, route);
     } catch (error) {
-      throw fromServiceError(error, isConditional(route, exchange));
+      throw fromServiceError(error, failedCondition(route, exchange));
     }
   }
 
@@ -165,7 +166,7 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
         requestId: exchange.requestId,
         timer: deps.timer,
         requestCharsMax: deps.bodyLimits.bytesMax,
-        toError: (error) => reported(fromServiceError(error, false), exchange),
+        toError: (error) => reported(fromServiceError(error), exchange),
         onMessage: () => metrics.streamMessage("out"),
         onFrame: deps.metrics.socketFrame,
         onEnd() {
@@ -238,7 +239,7 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
       const { requests, failure } = route.rpc.methodKind === "server_streaming"
         ? oneRequest(await readMessage(request, exchange, route))
         : await manyRequests(request, route, abort, () => metrics.streamMessage("in"));
-      const toError = (error: unknown) => fromServiceError(failure() ?? error, false);
+      const toError = (error: unknown) => fromServiceError(failure() ?? error);
       let call;
       try {
         call = await deps.calls.open(route, exchange, requests, abort);
@@ -332,7 +333,7 @@ export function createRpcEdge(deps: RpcEdgeDeps): RpcEdge {
           yield next.value;
         }
       } catch (error) {
-        failed = fromServiceError(error, false);
+        failed = fromServiceError(error);
         abort.abort(); // the call, so that the answering half hears of it
       } finally {
         await messages.return(undefined);
@@ -421,9 +422,11 @@ function bindPrecondition(message: Message, exchange: Exchange, route: Route): v
   if (condition !== undefined) route.precondition.set(message, condition);
 }
 
-function isConditional(route: Route, exchange: Exchange): boolean {
-  return route.precondition !== undefined &&
+/** What the service answers if the request's condition does not hold; undefined when it has none. */
+function failedCondition({ precondition, preconditionCode }: Route, exchange: Exchange): Code | undefined {
+  const isConditional = precondition !== undefined &&
     (exchange.ifMatch !== undefined || exchange.ifNoneMatch !== undefined);
+  return isConditional ? preconditionCode : undefined;
 }
 
 /** True when the query names the revision to resume from. */

@@ -130,7 +130,7 @@ export function createIdempotency(deps: IdempotencyDeps): Idempotency {
     route: Route,
   ): Promise<IdempotencyRecord | undefined> {
     if (route.protocol === "rpc") return undefined;
-    const refusal = errorResponse(fromServiceError(error, false), requestId, route.dialect);
+    const refusal = errorResponse(fromServiceError(error), requestId, route.dialect);
     return toRecord(fingerprint, await readAnswer(refusal), refusal.status);
   }
 

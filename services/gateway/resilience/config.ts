@@ -1,6 +1,6 @@
 /** The part of the configuration about calls to services: `gateway.upstreams` and `gateway.fallbacks`. */
 import { z } from "zod";
-import { BALANCERS } from "../balance/balancer.ts";
+import { type BalancerKind, BALANCERS } from "../balance/balancer.ts";
 import { BREAKER_PRESETS, type BreakerSettings } from "./breaker.ts";
 
 const PRESETS = ["default", "aggressive", "conservative", "off"] as const;
@@ -71,12 +71,13 @@ const retry = z.strictObject({
 }).prefault({});
 
 const service = z.strictObject({
-  balancer: z.enum(BALANCERS).default("leastOutstanding").describe(
-    "Which of a service's instances takes a call: roundRobin, leastOutstanding (of two drawn by lot), or ringHash.",
+  balancer: z.enum(BALANCERS).optional().describe(
+    "Which of a service's instances takes a call: roundRobin, leastOutstanding (of two drawn by lot), or ringHash. Without it " +
+      "leastOutstanding; for statesync ringHash.",
   ),
-  hashBy: z.array(z.string().min(1).max(256)).max(16).default([]).describe(
-    "Request fields (document_id, key, …) of which the first that a call has decides on the ring; a call with none goes by " +
-      "its user.",
+  hashBy: z.array(z.string().min(1).max(256)).max(16).optional().describe(
+    "Request fields (doc_id, key, …) of which the first that a call has decides on the ring; a call with none goes by its " +
+      "user. Without it none; for statesync the document's id.",
   ),
   breaker: breaker.optional().describe("Instead of gateway.upstreams.breaker."),
   bulkhead: bulkhead.optional().describe("Instead of gateway.upstreams.bulkhead."),
@@ -135,6 +136,27 @@ export const fallbacksConfigSchema = z.array(fallback).max(256).default([]).refi
 
 /** What is answered for one route. */
 export type FallbackConfig = z.infer<typeof fallback>;
+
+/** Which instance takes a call. */
+export interface Balancing {
+  readonly balancer: BalancerKind;
+  /** Dotted fields of requests. */
+  readonly hashBy: readonly string[];
+}
+
+const BALANCING: Balancing = { balancer: "leastOutstanding", hashBy: [] };
+
+/** Calls about one document meet in one worker, which has it open. */
+const BALANCING_OF: Readonly<Record<string, Balancing>> = {
+  statesync: { balancer: "ringHash", hashBy: ["doc_id", "document.id", "operation.doc_id"] },
+};
+
+/** How a service's instances share its calls. */
+export function balancing(config: UpstreamsConfig, name: string): Balancing {
+  const { balancer, hashBy } = config.services[name] ?? {};
+  const otherwise = BALANCING_OF[name] ?? BALANCING;
+  return { balancer: balancer ?? otherwise.balancer, hashBy: hashBy ?? otherwise.hashBy };
+}
 
 /** Settings of a service's breakers; undefined when they are off. */
 export function breakerSettings(config: UpstreamsConfig, name: string): BreakerSettings | undefined {

@@ -50,7 +50,7 @@ export function withFallbacks(edge: RpcEdge, deps: FallbacksDeps): RpcEdge {
     try {
       response = await edge.answer(request, exchange);
     } catch (error) {
-      const failure = fromServiceError(error, false);
+      const failure = fromServiceError(error);
       const instead = FAILURES.has(failure.code) ? answerInstead(fallback, exchange, failure) : undefined;
       if (instead === undefined) throw error;
       deps.onFallback(fallback.route, fallback.strategy);

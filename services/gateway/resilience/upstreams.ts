@@ -9,7 +9,7 @@ import type { Timer } from "../timer.ts";
 import type { AttemptsDeps } from "./attempts.ts";
 import { createBalancedTransport } from "./balanced_transport.ts";
 import { Bulkhead } from "./bulkhead.ts";
-import { breakerSettings, type FallbackConfig, type UpstreamsConfig } from "./config.ts";
+import { balancing, breakerSettings, type FallbackConfig, type UpstreamsConfig } from "./config.ts";
 import { type HashField, hashField, hashOfBytes, hashOfMessage } from "./hash_key.ts";
 import {
   createUpstreamMetrics,
@@ -102,7 +102,7 @@ export function createUpstreams(deps: UpstreamsDeps): Upstreams {
         name: service,
         peers: deps.peers,
         chance: deps.chance,
-        balancer: own?.balancer ?? "leastOutstanding",
+        balancer: balancing(config, service).balancer,
         breaker: service === deps.self ? undefined : breakerSettings(config, service),
         outlier: config.outlier,
         budget: config.retry,
@@ -143,7 +143,7 @@ export function createUpstreams(deps: UpstreamsDeps): Upstreams {
   }
 
   function fieldOf(rpc: DescMethod, service: string): HashField | undefined {
-    if (!hashFields.has(rpc)) hashFields.set(rpc, hashField(rpc, config.services[service]?.hashBy ?? []));
+    if (!hashFields.has(rpc)) hashFields.set(rpc, hashField(rpc, balancing(config, service).hashBy));
     return hashFields.get(rpc);
   }
 

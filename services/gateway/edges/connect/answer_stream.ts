@@ -99,7 +99,7 @@ export class AnswerStream implements RawCallHandler {
     try {
       frame = this.#options.frame(message);
     } catch (error) {
-      return this.fail(fromServiceError(error, false));
+      return this.fail(fromServiceError(error));
     }
     this.#options.onMessage();
     this.#controller.enqueue(frame);
@@ -145,7 +145,7 @@ export function errorOf({ code, message, details }: RawEnd): GatewayError | unde
   if (code === 0) return undefined;
   const error = new ConnectError(message, code as Code);
   if (details !== undefined) error.details = [...details];
-  return fromServiceError(error, false);
+  return fromServiceError(error);
 }
 
 function joined(a: Headers | undefined, b: Headers | undefined): Headers | undefined {

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file aetherflow/gateway/v1/edge.proto.
  */
 export const file_aetherflow_gateway_v1_edge: GenFile = /*@__PURE__*/
-  fileDesc("CiBhZXRoZXJmbG93L2dhdGV3YXkvdjEvZWRnZS5wcm90bxIVYWV0aGVyZmxvdy5nYXRld2F5LnYxIs4CCgRFZGdlEhkKEXJhd19yZXF1ZXN0X2ZpZWxkGAEgASgJEhoKEnJhd19yZXNwb25zZV9maWVsZBgCIAEoCRISCgpldGFnX2ZpZWxkGAMgASgJEhoKEnByZWNvbmRpdGlvbl9maWVsZBgEIAEoCRIRCgl0dGxfZmllbGQYCiABKAkSGgoSdHRsX3Jlc3BvbnNlX2ZpZWxkGAsgASgJEhIKCndoZW5fcXVlcnkYBSABKAkSFgoOd2hlbl9xdWVyeV9oYXMYCCABKAkSEQoJZm9ybV9ib2R5GAkgASgIEhYKDmV2ZW50X2lkX2ZpZWxkGAYgASgJEhQKDHJlc3VtZV9maWVsZBgHIAEoCRItCgZhY2Nlc3MYDCABKA4yHS5hZXRoZXJmbG93LmdhdGV3YXkudjEuQWNjZXNzEhQKDHNoYXJlZF9maWVsZBgUIAEoCSpFCgZBY2Nlc3MSFgoSQUNDRVNTX1VOU1BFQ0lGSUVEEAASEQoNQUNDRVNTX0FOWU9ORRABEhAKDEFDQ0VTU19BRE1JThACOlEKBGVkZ2USHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxjbiwMgASgLMhsuYWV0aGVyZmxvdy5nYXRld2F5LnYxLkVkZ2VSBGVkZ2ViBnByb3RvMw", [file_google_protobuf_descriptor]);
+  fileDesc("CiBhZXRoZXJmbG93L2dhdGV3YXkvdjEvZWRnZS5wcm90bxIVYWV0aGVyZmxvdy5nYXRld2F5LnYxIukCCgRFZGdlEhkKEXJhd19yZXF1ZXN0X2ZpZWxkGAEgASgJEhoKEnJhd19yZXNwb25zZV9maWVsZBgCIAEoCRISCgpldGFnX2ZpZWxkGAMgASgJEhoKEnByZWNvbmRpdGlvbl9maWVsZBgEIAEoCRIZChFwcmVjb25kaXRpb25fY29kZRgNIAEoBRIRCgl0dGxfZmllbGQYCiABKAkSGgoSdHRsX3Jlc3BvbnNlX2ZpZWxkGAsgASgJEhIKCndoZW5fcXVlcnkYBSABKAkSFgoOd2hlbl9xdWVyeV9oYXMYCCABKAkSEQoJZm9ybV9ib2R5GAkgASgIEhYKDmV2ZW50X2lkX2ZpZWxkGAYgASgJEhQKDHJlc3VtZV9maWVsZBgHIAEoCRItCgZhY2Nlc3MYDCABKA4yHS5hZXRoZXJmbG93LmdhdGV3YXkudjEuQWNjZXNzEhQKDHNoYXJlZF9maWVsZBgUIAEoCSpFCgZBY2Nlc3MSFgoSQUNDRVNTX1VOU1BFQ0lGSUVEEAASEQoNQUNDRVNTX0FOWU9ORRABEhAKDEFDQ0VTU19BRE1JThACOlEKBGVkZ2USHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxjbiwMgASgLMhsuYWV0aGVyZmxvdy5nYXRld2F5LnYxLkVkZ2VSBGVkZ2ViBnByb3RvMw", [file_google_protobuf_descriptor]);
 
 /**
  * Edge behaviour of one RPC.
@@ -38,7 +38,7 @@ export type Edge = Message<"aetherflow.gateway.v1.Edge"> & {
   rawResponseField: string;
 
   /**
-   * Response field of type int64 that is sent as a strong ETag.
+   * Response field of type int64 or uint64 that is sent as a strong ETag.
    *
    * @generated from field: string etag_field = 3;
    */
@@ -50,6 +50,13 @@ export type Edge = Message<"aetherflow.gateway.v1.Edge"> & {
    * @generated from field: string precondition_field = 4;
    */
   preconditionField: string;
+
+  /**
+   * gRPC code of a service whose answer is that it did not hold, which is 412; 0: FAILED_PRECONDITION.
+   *
+   * @generated from field: int32 precondition_code = 13;
+   */
+  preconditionCode: number;
 
   /**
    * Request field of type int64 that `TTL: seconds` sets, in milliseconds; the header takes up to three decimals.
