@@ -16,7 +16,7 @@ import { SessionEvents, type SessionWatch } from "./events.ts";
 import { checkCreation, checkMetadata, checkReason, checkTimeout } from "./limits.ts";
 import { type Session, type SessionStats } from "./session.ts";
 import { mayFollow, type SessionState, stateAfterUse } from "./state.ts";
-import { createSteadyTime } from "./steady_time.ts";
+import { createSteadyTime } from "../runtime/steady_time.ts";
 import type { Awaitable, Hidden, SessionCounts, SessionFilter, SessionPage, SessionStore } from "./store.ts";
 
 /** What the service needs. */
