@@ -23,6 +23,7 @@ import type { GatewayConfig, TlsTexts } from "./config.ts";
 import type { Exchange } from "./exchange.ts";
 import type { GatewayError } from "./problem.ts";
 import { createConnectEdge } from "./edges/connect.ts";
+import { createConsoleEdge } from "./edges/console.ts";
 import { DEPARTURE_AFTER_MS, Departures } from "./edges/departures.ts";
 import { createGrpcEdge } from "./edges/grpc.ts";
 import type { AcceptSocket, TcpListener } from "./edges/grpc/listener.ts";
@@ -278,6 +279,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     }),
     connect,
     system,
+    console: createConsoleEdge(),
     sockets: [],
     metrics,
     stages,

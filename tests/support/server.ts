@@ -70,6 +70,7 @@ export const BINARIES = {
   etcdctl: { name: "etcdctl", debianPackage: "etcd-client" },
   redisServer: { name: "redis-server", debianPackage: "redis-server" },
   redisCli: { name: "redis-cli", debianPackage: "redis-tools" },
+  chromium: { name: "chromium", debianPackage: "chromium" },
   redisBenchmark: { name: "redis-benchmark", debianPackage: "redis-tools" },
 } as const satisfies Record<string, Binary>;
 

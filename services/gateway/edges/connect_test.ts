@@ -74,6 +74,7 @@ function open(setup: Setup = {}): World {
     connect,
     sockets: [],
     system: { ...UNUSED, paths: new Set() },
+    console: { ...UNUSED, takes: () => false },
     metrics,
     stages: {
       tracing: { begin: () => undefined, beginCall: () => undefined },

@@ -7,6 +7,7 @@ import { errorResponse, fromServiceError, GatewayError } from "../problem.ts";
 import type { RouteTable } from "../routes.ts";
 import type { Caller, Remote, Stages } from "../stages.ts";
 import type { ConnectEdge } from "./connect.ts";
+import { CONSOLE_TEMPLATE, type ConsoleEdge } from "./console.ts";
 import type { RpcEdge } from "./rpc.ts";
 import type { SocketEndpoint } from "./socket_endpoint.ts";
 import type { SystemEdge } from "./system.ts";
@@ -25,6 +26,7 @@ export interface HttpEdgeDeps {
   readonly rpc: RpcEdge;
   readonly connect: ConnectEdge;
   readonly system: SystemEdge;
+  readonly console: ConsoleEdge;
   readonly sockets: readonly SocketEndpoint[];
   readonly metrics: GatewayMetrics;
   readonly stages: Stages;
@@ -55,8 +57,7 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
         // The handshake of a WebSocket is a GET, whatever the stream's own method is.
         (wantsWebSocket(request) ? deps.routes.match("POST", exchange.path, exchange.query) : undefined);
     }
-    const own: Own = socket ??
-      (exchange.match === undefined && deps.system.paths.has(exchange.path) ? "system" : undefined);
+    const own: Own = socket ?? (exchange.match === undefined ? ownerOf(exchange) : undefined);
     // 2. access log and 3. metrics, around what follows
     const metrics = deps.metrics.route(labelOf(exchange, own), exchange.method);
     metrics.begin();
@@ -80,9 +81,16 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     return response;
   };
 
+  function ownerOf(exchange: Exchange): Own {
+    if (deps.console.takes(exchange)) return "console";
+    return deps.system.paths.has(exchange.path) ? "system" : undefined;
+  }
+
   async function pass(request: Request, exchange: Exchange, own: Own): Promise<Response> {
     refuseOversized(exchange); // 7. limits
     stages.rateLimits.admit(exchange); // 8. rate limit
+    // Whoever is to sign in must get the page first, with a cookie that has run out too.
+    if (own === "console") return await deps.console.answer(exchange);
     const caller = stages.authentication.authenticate(exchange); // 9. authentication, or protected mode
     if (caller instanceof Promise) {
       const expected = mayRunAhead(exchange) ? stages.authentication.expected(exchange) : undefined;
@@ -111,7 +119,7 @@ export function createHttpEdge(deps: HttpEdgeDeps): HttpHandler {
     stages.rateLimits.admitCaller(exchange);
     stages.authorization.authorize(exchange); // 10. authorisation
     if (own === "system") return await answerSystem(request, exchange);
-    if (own !== undefined) return await answerSocket(own, request, exchange);
+    if (own !== undefined && own !== "console") return await answerSocket(own, request, exchange);
     if (exchange.match === undefined) return answerUnmatched(exchange);
     if (exchange.idempotencyKey === undefined) return await answerRpc(request, exchange);
     // 11. idempotency, 12. route
@@ -226,11 +234,12 @@ function mayRunAhead({ match, method }: Exchange): boolean {
 function ignore(): void {}
 
 /** Whose a path is that is no route's. */
-type Own = "system" | SocketEndpoint | undefined;
+type Own = "system" | "console" | SocketEndpoint | undefined;
 
 function labelOf(exchange: Exchange, own: Own): string {
   if (exchange.match !== undefined) return exchange.match.route.template;
   if (own === undefined) return UNMATCHED;
+  if (own === "console") return exchange.path === "/" ? "/" : CONSOLE_TEMPLATE;
   return own === "system" ? exchange.path : own.template;
 }
 

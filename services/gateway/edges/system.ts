@@ -33,7 +33,8 @@ const JWKS_AGE_S = 300;
 /** Creates the endpoints. */
 export function createSystemEdge(deps: SystemEdgeDeps): SystemEdge {
   const app = new Hono();
-  app.get("/", (c) => c.json(index(deps.version)));
+  // Browsers get the console here.
+  app.get("/", (c) => c.json(index(deps.version), 200, { vary: "Accept" }));
   app.get("/livez", (c) => c.text("ok\n"));
   app.get("/readyz", ready);
   app.get("/healthz", ready);
