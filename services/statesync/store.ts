@@ -60,6 +60,7 @@ export interface Change {
   readonly record: DocumentRecord | undefined;
   /** Offsets baseOffset + 1 and up. With a removal there may be one, which is kept for the sequence alone. */
   readonly entries: readonly Entry[];
+  /** After `removeLocks`. A lock takes the place of another one of the same object. */
   readonly putLocks?: readonly LockRecord[];
   readonly removeLocks?: readonly string[];
   /** Adds or replaces by id. */
@@ -71,8 +72,8 @@ export interface Change {
   readonly removeNames?: readonly number[];
 }
 
-/** How a change ended: `done`, with the sequence of its first entry (those behind follow by one); `behind`, the document
- *  is not at `baseOffset` (any more); `exists`, `baseOffset` is 0 and the id is taken. */
+/** How a change ended: `done`, with the sequence of its first entry (those behind follow by one; without entries, the last
+ *  one given); `behind`, the document is not at `baseOffset` (any more); `exists`, `baseOffset` is 0 and the id is taken. */
 export type CommitResult =
   | { readonly kind: "done"; readonly sequence: number }
   | { readonly kind: "behind" }
@@ -163,8 +164,8 @@ export interface DocumentStore {
   versionAt(docId: string, atMs: number): Awaitable<number | undefined>;
   /** Keeps the content at a version, so that less has to be read. Older ones stay until `compact`. */
   putSnapshot(docId: string, snapshot: Snapshot): Promise<void>;
-  /** Removes entries with offsets below `offset`, and snapshots that no version from there on needs. There must be a snapshot
-   *  at `offset - 1` or before. Names, locks, conflicts stay. */
+  /** Removes the entries that the newest snapshot below `offset` covers, and the snapshots before that one: the versions from
+   *  it on stay readable. Without such a snapshot nothing is removed. Names, locks, conflicts stay. */
   compact(docId: string, offset: number): Promise<void>;
   /** Locks of all documents, for their timers. */
   locks(): Awaitable<readonly LockRecord[]>;
