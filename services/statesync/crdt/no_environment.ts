@@ -1,0 +1,5 @@
+/** Empties the environment that Node's modules see. What Yjs stands on reads variables when it is loaded, and a worker that may
+ *  read none would fail there; none of them says anything that matters here. Imported before the library. */
+import process from "node:process";
+
+Object.defineProperty(process, "env", { value: Object.create(null), configurable: true, writable: true });
