@@ -378,6 +378,7 @@ export const COMMENTS: Readonly<Record<string, string>> = {
   "aetherflow.statesync.v1.SubscribeDocumentRequest.start_offset": "Offset to begin at; 0 is from now on.",
   "aetherflow.statesync.v1.SubscribeDocumentResponse.subscriber_id": "In the first message.",
   "aetherflow.statesync.v1.SubscribeEventsRequest.scope": "`user` (the default), `global`.",
+  "aetherflow.statesync.v1.SyncAnswer.part": "The update is a piece of one, which goes on in the channel's next answer.",
   "aetherflow.statesync.v1.SyncAnswer.shared": "Equal answers of one message have the same number and are sent once: the others have no update.",
   "aetherflow.statesync.v1.SyncAnswer.update": "The answer may come in several updates; all but the last one have `more`.",
   "aetherflow.statesync.v1.SyncService": "Not offered to clients.",
