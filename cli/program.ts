@@ -2,6 +2,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { addAuth } from "./auth/program.ts";
 import { VERSION } from "./build_info.ts";
+import { addDoc } from "./doc/program.ts";
 import { addGateway } from "./gateway/program.ts";
 import { LIFE_LINE_FLAG, TELEMETRY_FLAG } from "./keeper.ts";
 import { addKv } from "./kv/program.ts";
@@ -40,6 +41,7 @@ Examples:
   aetherflow start
   aetherflow kv put greeting hello
   aetherflow kv get greeting
+  aetherflow doc create --type text --name Minutes
   aetherflow user add alice
   aetherflow gateway stats
   aetherflow doctor`,
@@ -57,6 +59,7 @@ Examples:
     .action(async (options) => done(await (await import("./start.ts")).start(options)));
 
   addKv(program, done);
+  addDoc(program, done);
   addAuth(program, done);
   addGateway(program, done);
 

@@ -22,6 +22,10 @@ export interface Api {
   readonly passwords: Passwords;
   /** One request; its JSON. @throws {ApiError} */
   call<T>(method: string, path: string, body?: unknown): Promise<T>;
+  /** One request; its answer, which is a success. @throws {ApiError} */
+  request(path: string, init?: RequestInit): Promise<Response>;
+  /** Access token or API key; undefined where the server asks for none. */
+  readonly token: string | undefined;
 }
 
 /** What a login answers. */
@@ -39,7 +43,9 @@ export async function withApi(options: AuthOptions, action: (api: Api) => Promis
   const token = login?.accessToken ?? options.token;
   const api: Api = {
     passwords,
+    token,
     call: (method, path, body) => call(options, token, method, path, body),
+    request: (path, init) => send(options, token, path, init),
   };
   try {
     await action(api);
@@ -68,17 +74,27 @@ export async function signIn(
 }
 
 async function call<T>(
-  { endpoint }: AuthOptions,
+  options: AuthOptions,
   token: string | undefined,
   method: string,
   path: string,
   body?: unknown,
 ): Promise<T> {
-  const headers = new Headers({ "content-type": "application/json" });
-  if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
+  const headers = { "content-type": "application/json" };
   const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
-  const answer = await request(endpoint === undefined ? {} : { endpoint }, path, init);
+  const answer = await send(options, token, path, init);
   return await answer.json() as T;
+}
+
+function send(
+  { endpoint }: AuthOptions,
+  token: string | undefined,
+  path: string,
+  init: RequestInit = {},
+): Promise<Response> {
+  const headers = new Headers(init.headers);
+  if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
+  return request(endpoint === undefined ? {} : { endpoint }, path, { ...init, headers });
 }
 
 /** All pages of a list, an item at a time. */

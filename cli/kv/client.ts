@@ -20,7 +20,13 @@ export interface KvOptions {
 /** The server said no, or what was asked cannot be. */
 export class ApiError extends Error {
   override readonly name = "ApiError";
-  constructor(message: string, readonly exitCode: number, readonly retryable: boolean) {
+  /** `status` is that of the HTTP answer, where there was one. */
+  constructor(
+    message: string,
+    readonly exitCode: number,
+    readonly retryable: boolean,
+    readonly status?: number,
+  ) {
     super(message);
   }
 }
@@ -171,5 +177,10 @@ async function refusalOf(answer: Response): Promise<ApiError> {
   }
   const exitCode = answer.status === 404 ? EXIT_NOT_FOUND : EXIT_ERROR;
   const reference = requestId === undefined || exitCode === EXIT_NOT_FOUND ? "" : ` (request ${requestId})`;
-  return new ApiError(`${detail || `HTTP ${answer.status}`}${reference}`, exitCode, answer.status >= 500);
+  return new ApiError(
+    `${detail || `HTTP ${answer.status}`}${reference}`,
+    exitCode,
+    answer.status >= 500,
+    answer.status,
+  );
 }

@@ -1,6 +1,7 @@
 /** `aetherflow kv get|put|del|list|watch|txn`: keys and values. */
-import { EventReader, type ServerEvent } from "../event_reader.ts";
-import { complain, printBytes, printLine } from "../output.ts";
+import type { ServerEvent } from "../event_reader.ts";
+import { followEvents, resumeHeaders } from "../event_stream.ts";
+import { printBytes, printLine } from "../output.ts";
 import {
   ApiError,
   attempt,
@@ -13,10 +14,6 @@ import {
 
 /** Keys asked for at once by `list`; the server's own bound. */
 const PAGE_SIZE = 1000;
-
-/** Waits between attempts to take up a lost watch, in milliseconds: doubled each time up to the maximum. */
-const RETRY_MIN_MS = 100;
-const RETRY_MAX_MS = 5_000;
 
 /** A key as the API's JSON has it: bytes in base64, and as text where they are text. */
 interface EntryJson {
@@ -96,28 +93,12 @@ export function watch(
     if (options.prefix) query.set("prefix", key);
     const path = `${options.prefix ? "/api/v1/kv" : keyPath(key)}?${query}`;
     // Last-Event-ID names the last revision that was seen.
-    let lastEventId = options.from === undefined ? undefined : String(BigInt(options.from) - 1n);
-    let retryMs = RETRY_MIN_MS;
-    let wasConnected = false;
-    while (true) {
-      try {
-        const headers: HeadersInit = lastEventId === undefined ? {} : { "Last-Event-ID": lastEventId };
-        const answer = await request(options, path, { headers });
-        wasConnected = true;
-        retryMs = RETRY_MIN_MS;
-        const reader = new EventReader();
-        for await (const chunk of answer.body!) {
-          for (const event of reader.push(chunk)) printChange(event, options.json ?? false);
-          lastEventId = reader.lastEventId ?? lastEventId;
-        }
-      } catch (error) {
-        // The first connection must succeed: an endpoint that was never there is a mistake, not an outage.
-        if (!wasConnected || (error instanceof ApiError && !error.retryable)) throw error;
-      }
-      complain(`connection lost, trying again in ${retryMs} ms`);
-      await new Promise((resolve) => setTimeout(resolve, retryMs));
-      retryMs = Math.min(2 * retryMs, RETRY_MAX_MS);
-    }
+    const from = options.from === undefined ? undefined : String(BigInt(options.from) - 1n);
+    await followEvents(
+      (lastEventId) => request(options, path, { headers: resumeHeaders(lastEventId) }),
+      (event) => printChange(event, options.json ?? false),
+      from,
+    );
   });
 }
 
@@ -158,11 +139,6 @@ export function history(key: string, options: KvOptions): Promise<number> {
 }
 
 function printChange(event: ServerEvent, json: boolean): void {
-  if (event.type === "error") {
-    const problem = JSON.parse(event.data) as { detail?: string; title?: string };
-    throw new ApiError(problem.detail ?? problem.title ?? "the watch has ended", EXIT_ERROR, false);
-  }
-  if (event.type !== "change") return;
   if (json) return printLine(event.data);
   const { changes } = JSON.parse(event.data) as { changes?: { kind: string; entry: EntryJson }[] };
   for (const { kind, entry } of changes ?? []) {
