@@ -32,7 +32,7 @@ export const NOTES: readonly string[] = [
   `At most ${IN_FLIGHT} edits of the trace are unacknowledged at a time; afterwards a client that knows nothing reads the document, ` +
   "and its text is the trace's. `--trace=FILE` replays a public trace (automerge-perf's or editing-traces' form) in place of the made one.",
   `Joiners open their sockets at once, on a document that was edited a moment before. y/hub publishes 28.7 s of CPU and 1.6 GB for them. ` +
-  "Memory is the largest resident size of the server's process while they join, above what it had before.",
+  "Memory is the largest resident size of the server's process while they join, above what it had before the first of them.",
 ];
 
 interface Joined {
@@ -79,25 +79,27 @@ async function measureSide(start: () => Promise<Side>, trace: Trace): Promise<Si
 
   const place = await side.place("hocuspocus", "large", "whiteboard");
   const bytes = await ask<number>({ do: "fill", place, bytes: DOCUMENT_BYTES });
+  const { rss } = await memoryOf(side.pid);
   const joins = [];
-  for (let run = 0; run < RUNS; run++) joins.push(await joinOnce(side, place, bytes, ask));
+  for (let run = 0; run < RUNS; run++) {
+    joins.push(await joinOnce(side, rss, { do: "join", place, count: JOINERS, bytes }, ask));
+  }
   return { name: side.name, replays, saves, joins };
 }
 
 async function joinOnce(
   side: Side,
-  place: Extract<ClientMessage, { readonly do: "join" }>["place"],
-  bytes: number,
+  baseBytes: number,
+  message: ClientMessage,
   ask: <T>(message: ClientMessage) => Promise<T>,
 ): Promise<Joined> {
-  const { rss } = await memoryOf(side.pid);
   await resetPeak(side.pid);
   const before = await cpuMs(side.pid);
-  const delivery = await ask<Delivery>({ do: "join", place, count: JOINERS, bytes });
+  const delivery = await ask<Delivery>(message);
   return {
     delivery,
     cpuMs: await cpuMs(side.pid) - before,
-    aboveMb: ((await memoryOf(side.pid)).peak - rss) / 1e6,
+    aboveMb: ((await memoryOf(side.pid)).peak - baseBytes) / 1e6,
   };
 }
 

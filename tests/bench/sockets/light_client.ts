@@ -45,7 +45,10 @@ export async function openLightClient(
   const dialect = createDialect(name === "bare" ? "y-websocket" : name, docId);
   const clocks = new Map<number, number>();
   const presence = new Map<number, number>();
-  const synced = Promise.withResolvers<void>();
+  const hasDocument = Promise.withResolvers<void>();
+  const greeted = Promise.withResolvers<void>();
+  let isFollowing = true;
+  let isGreeted = false;
   const client = { dialect, clocks, presence, contentBytes: 0 };
 
   function take(bytes: Uint8Array, socket: FrameSocket): void {
@@ -53,10 +56,18 @@ export async function openLightClient(
     if (message.kind === "step1") socket.send(dialect.step2(EMPTY));
     else if (message.kind === "step2" || message.kind === "update") {
       client.contentBytes += message.update.length;
-      if (message.update.length <= PARSED_BYTES_MAX) takeEdits(message.update);
-      if (message.kind === "step2") synced.resolve();
+      isFollowing &&= message.update.length <= PARSED_BYTES_MAX;
+      if (isFollowing) takeEdits(message.update);
+      if (message.kind === "step2") hasDocument.resolve();
     } else if (message.kind === "awareness") takePresence(message.update);
-    else if (message.kind === "saved" && message.isSaved) listeners.onSaved?.();
+    else if (message.kind === "saved" && message.isSaved) takeSaved();
+  }
+
+  /** The first report is about what the client had when it came. */
+  function takeSaved(): void {
+    if (isGreeted) listeners.onSaved?.();
+    isGreeted = true;
+    greeted.resolve();
   }
 
   function takeEdits(update: Uint8Array): void {
@@ -82,9 +93,11 @@ export async function openLightClient(
     onMessage: take,
     ...(bufferBytes === undefined ? {} : { bufferBytes }),
   });
-  if (name === "bare") synced.resolve();
+  if (name !== "hocuspocus") greeted.resolve();
+  if (name === "bare") hasDocument.resolve();
   else for (const message of dialect.hello(NOTHING)) socket.send(message);
-  const code = await Promise.race([synced.promise, socket.ended]);
+  const synced = Promise.all([hasDocument.promise, greeted.promise]).then(() => undefined);
+  const code = await Promise.race([synced, socket.ended]);
   socket.ended.catch(reportError); // a message that cannot be right ends the process
   if (code !== undefined) throw new Error(`${url} closed with ${code} before it was in step`);
   return Object.assign(client, { socket });
@@ -93,7 +106,7 @@ export async function openLightClient(
 /** State vector of nothing, and an update that brings nothing. */
 const NOTHING = Y.encodeStateVector(new Y.Doc());
 const EMPTY = Y.encodeStateAsUpdate(new Y.Doc());
-/** Larger updates are whole documents: their bytes are counted. */
+/** Larger updates are whole documents: from then on bytes are counted and nothing else. */
 const PARSED_BYTES_MAX = 256 * 1_024;
 
 type Range = readonly [writer: number, from: number, to: number];
