@@ -11,12 +11,12 @@ import { Buffer } from "node:buffer";
 import type { Clock } from "../runtime/clock.ts";
 import { createGuuidSource, formatGuuid, type GuuidSource } from "../runtime/guuid.ts";
 import type { Random } from "../runtime/random.ts";
+import { createSteadyTime } from "../runtime/steady_time.ts";
 import { SessionError } from "./errors.ts";
 import { SessionEvents, type SessionWatch } from "./events.ts";
 import { checkCreation, checkMetadata, checkReason, checkTimeout } from "./limits.ts";
 import { type Session, type SessionStats } from "./session.ts";
 import { mayFollow, type SessionState, stateAfterUse } from "./state.ts";
-import { createSteadyTime } from "../runtime/steady_time.ts";
 import type { Awaitable, Hidden, SessionCounts, SessionFilter, SessionPage, SessionStore } from "./store.ts";
 
 /** What the service needs. */

@@ -73,7 +73,8 @@ export function samePermissions(a: Permissions, b: Permissions): boolean {
 }
 
 function accessOfMember(principal: Principal, { id, permissions }: DocumentRecord): AccessLevel {
-  const isNamed = (names: readonly string[]) => !principal.isScoped && names.some((name) => isName(principal, name));
+  const isNamed = (names: readonly string[]) =>
+    !principal.isScoped && names.some((name) => isName(principal, name));
   if (!principal.isScoped && isName(principal, permissions.owner)) return "manage";
   if (isNamed(permissions.editors) || mayUse(principal, SERVICE, id, true)) return "edit";
   if (isNamed(permissions.commenters)) return "comment";

@@ -69,7 +69,9 @@ export class Subscriptions {
     const { last, oldest } = await this.#deps.store.sequences();
     const start = startSequence === 0 ? last + 1 : startSequence;
     if (start > last + 1) throw gone(`start_sequence is ${start}, the last one is ${last}`);
-    if (start <= last && start < oldest) throw gone(`start_sequence is ${start}, the oldest kept is ${oldest}`);
+    if (start <= last && start < oldest) {
+      throw gone(`start_sequence is ${start}, the oldest kept is ${oldest}`);
+    }
     return this.#add(reader, undefined, start);
   }
 

@@ -1,0 +1,296 @@
+/** One document that is open: all that is known of it in memory, with what is under way to the store. */
+import type { Principal } from "$proto/aetherflow/auth/v1/auth_pb.ts";
+import type { Random } from "../runtime/random.ts";
+import { accessOf, nameOf } from "./access.ts";
+import { Content } from "./crdt/content.ts";
+import { mergeUpdates } from "./crdt/yjs.ts";
+import { StateSyncError } from "./errors.ts";
+import type { AccessLevel, LiveClient, LiveListener } from "./live.ts";
+import { DocumentLocks } from "./locks.ts";
+import { RecentEdits } from "./recent_edits.ts";
+import type { DocumentRecord, Entry, StoredEntry } from "./records.ts";
+import { SharedState } from "./shared_state.ts";
+import type { Change, LoadedDocument } from "./store.ts";
+
+/** What an open document takes in memory besides its content, in bytes: about what an empty Yjs document has. */
+const FIXED_BYTES = 4_096;
+/** Keys of operations that are remembered, so that one which comes again at once is known without the store. */
+const RECENT_KEYS_MAX = 128;
+
+/** Waits for what was under way: true when it is kept, false when it was lost to somebody else's change. */
+interface Waiter {
+  readonly at: number;
+  resolve(isKept: boolean): void;
+  reject(error: Error): void;
+}
+
+/** The document. */
+export class OpenDocument {
+  readonly id: string;
+  /** With what is under way. */
+  record: DocumentRecord;
+  content: Content;
+  locks: DocumentLocks;
+  edits: RecentEdits;
+  shared: SharedState;
+  /** As it is kept. */
+  kept: DocumentRecord;
+  oldestOffset: number;
+  /** Where the newest snapshot lies; 0: there is none. */
+  snapshotOffset: number;
+  /** Bytes of the encoded content, at most: what it had when it was last encoded, and the updates since. */
+  stateBytes: number;
+  /** Raised when the document is read anew: what was decided before counts no more. */
+  generation = 0;
+  /** Why it can be used no more. */
+  failure: Error | undefined;
+  /** Its removal is under way, or done. */
+  isRemoved = false;
+  /** The newest offset that others are known to have written. */
+  knownOffset = 0;
+  /** While it is read anew, or catches up with others' changes. */
+  reloading: Promise<void> | undefined;
+  /** A snapshot or a compaction is under way. */
+  isKeeping = false;
+  /** Clients that have it open, and what each may do. */
+  readonly clients = new Map<LiveClient, AccessLevel>();
+  readonly listeners = new Set<LiveListener>();
+  /** Clients that a lock refused. */
+  readonly refused = new Set<LiveClient>();
+  /** Clients that have it open, by user. */
+  readonly users = new Map<string, number>();
+  /** Users of whom an entry says that they have it open. */
+  readonly announced = new Set<string>();
+  isAnnouncing = false;
+  /** Neighbours in the order of use. */
+  newer: OpenDocument | undefined;
+  older: OpenDocument | undefined;
+  /** What its size was counted with. */
+  countedBytes = 0;
+  #recentKeys = new Map<string, Entry>();
+  #begun = 0;
+  #ended = 0;
+  #waiters: Waiter[] = [];
+  /** Kept updates that listeners were not told of. */
+  #untold: Uint8Array[] = [];
+
+  constructor(loaded: LoadedDocument, private readonly random: Random) {
+    this.id = loaded.record.id;
+    this.record = loaded.record;
+    this.kept = loaded.record;
+    this.content = Content.load(loaded.record.type, loaded, random);
+    this.locks = new DocumentLocks(loaded.locks);
+    this.edits = new RecentEdits(loaded.record.version);
+    this.shared = sharedOf(this.content, loaded);
+    this.oldestOffset = loaded.oldestOffset;
+    this.snapshotOffset = loaded.snapshot?.offset ?? 0;
+    this.stateBytes = bytesOf(loaded);
+  }
+
+  /** Bytes that count towards statesync.openBytesMax. */
+  get bytes(): number {
+    return FIXED_BYTES + this.stateBytes + this.shared.bytes + this.edits.bytes;
+  }
+
+  /** Writes under way. */
+  get pending(): number {
+    return this.#begun - this.#ended;
+  }
+
+  /** Whether nobody would miss it in memory. */
+  get isUnused(): boolean {
+    return this.pending === 0 && this.clients.size === 0 && !this.isAnnouncing && !this.isKeeping &&
+      this.reloading === undefined && this.#waiters.length === 0;
+  }
+
+  /** An operation that was answered lately. */
+  recentByKey(key: string): Entry | undefined {
+    return this.#recentKeys.get(key);
+  }
+
+  /** Takes a change as made, which is now under way to the store. Its update is part of the content already. */
+  begin(change: Change): void {
+    this.#begun++;
+    if (change.record === undefined) {
+      this.isRemoved = true;
+      return;
+    }
+    let { version } = this.record;
+    for (const entry of change.entries) {
+      if (entry.update !== undefined) {
+        this.stateBytes += entry.update.length;
+        this.shared.add(entry.update);
+      }
+      if (entry.version > version) {
+        version = entry.version;
+        this.edits.add(entry);
+      }
+      if (entry.operationKey !== undefined) this.#remember(entry.operationKey, entry);
+    }
+    this.record = change.record;
+    this.#applyLocks(change);
+  }
+
+  /** The change is kept. */
+  end(change: Change): void {
+    this.#ended++;
+    if (change.record !== undefined) this.kept = change.record;
+    if (this.listeners.size > 0) {
+      for (const { update } of change.entries) if (update !== undefined) this.#untold.push(update);
+    }
+    if (this.#waiters.length > 0) this.#wakeWaiters();
+  }
+
+  /** Resolves when what is under way now is kept: true; false when it was lost, and is to be decided anew. Rejects when the
+   *  store would not. */
+  settled(): Promise<boolean> {
+    if (this.pending === 0) return Promise.resolve(true);
+    return new Promise((resolve, reject) => this.#waiters.push({ at: this.#begun, resolve, reject }));
+  }
+
+  /** Tells listeners of what was kept since the last time, as one update. */
+  tell(): void {
+    if (this.#untold.length === 0) return;
+    const updates = this.#untold;
+    this.#untold = [];
+    const update = updates.length === 1 ? updates[0]! : mergeUpdates(updates);
+    for (const listener of this.listeners) listener.onUpdate(update);
+  }
+
+  /** Takes what the store has in place of what is here. Listeners are told of all of it, since what they have may be more
+   *  or less than was kept. */
+  reload(loaded: LoadedDocument): void {
+    const isOther = loaded.record.offset !== this.kept.offset;
+    this.generation++;
+    this.isRemoved = false;
+    this.#begun = this.#ended = 0;
+    this.record = this.kept = loaded.record;
+    this.content = Content.load(loaded.record.type, loaded, this.random);
+    this.locks = new DocumentLocks(loaded.locks);
+    this.edits = new RecentEdits(loaded.record.version);
+    this.shared = sharedOf(this.content, loaded);
+    this.oldestOffset = loaded.oldestOffset;
+    this.snapshotOffset = loaded.snapshot?.offset ?? 0;
+    this.stateBytes = bytesOf(loaded);
+    this.#recentKeys.clear();
+    if (isOther && this.listeners.size > 0) this.#untold = [...this.shared.whole()];
+    for (const waiter of this.#waiters.splice(0)) waiter.resolve(false);
+  }
+
+  /** Takes entries that somebody else wrote behind what is kept, with the record after them. Nothing may be under way. */
+  catchUp(entries: readonly StoredEntry[], record: DocumentRecord): void {
+    this.generation++;
+    let { version } = this.record;
+    for (const entry of entries) {
+      if (entry.update !== undefined) {
+        this.content.applyRemote(entry.update);
+        this.stateBytes += entry.update.length;
+        this.shared.add(entry.update);
+        if (this.listeners.size > 0) this.#untold.push(entry.update);
+      }
+      if (entry.version > version) {
+        version = entry.version;
+        this.edits.add(entry);
+      }
+      if (entry.lock !== undefined) {
+        if (entry.type === "lock_acquired") this.locks.put(entry.lock);
+        else if (entry.type === "lock_released") this.locks.remove(entry.lock);
+      }
+    }
+    this.record = this.kept = record;
+  }
+
+  /** It can be used no more: everybody who waits or has it open is told. */
+  fail(error: Error): void {
+    this.failure ??= error;
+    this.#ended = this.#begun;
+    for (const waiter of this.#waiters.splice(0)) waiter.reject(error);
+    this.closeClients(error);
+  }
+
+  /** Ends it for all who have it open. */
+  closeClients(error: Error): void {
+    const clients = [...this.clients.keys()];
+    this.clients.clear();
+    this.refused.clear();
+    this.users.clear();
+    for (const client of clients) client.onClosed(error);
+  }
+
+  /** A client has it open from now on. Returns whether its user had not. */
+  enter(client: LiveClient, access: AccessLevel): boolean {
+    this.clients.set(client, access);
+    const user = nameOf(client.principal);
+    const count = this.users.get(user) ?? 0;
+    this.users.set(user, count + 1);
+    return count === 0;
+  }
+
+  /** A client has it open no more. Returns whether its user has not either. */
+  leave(client: LiveClient): boolean {
+    if (!this.clients.delete(client)) return false;
+    this.refused.delete(client);
+    const user = nameOf(client.principal);
+    const count = (this.users.get(user) ?? 1) - 1;
+    if (count > 0) this.users.set(user, count);
+    else this.users.delete(user);
+    return count === 0;
+  }
+
+  /** Looks again at what each client may do, and tells those for whom it has changed. Returns whether any left. */
+  reviewAccess(): boolean {
+    let hasLeft = false;
+    for (const [client, before] of [...this.clients]) {
+      const access = accessOf(client.principal, this.kept);
+      if (access === before) continue;
+      if (this.clients.has(client)) this.clients.set(client, access);
+      client.onAccess(access);
+      if (access !== "none") continue;
+      this.leave(client);
+      hasLeft = true;
+      client.onClosed(new StateSyncError("notFound"));
+    }
+    return hasLeft;
+  }
+
+  /** Lets clients that a lock refused try again. */
+  askAgain(): void {
+    const clients = [...this.refused];
+    this.refused.clear();
+    for (const client of clients) client.onAskAgain();
+  }
+
+  /** What a caller may do, with what is under way. */
+  accessOf(principal: Principal | undefined): AccessLevel {
+    return accessOf(principal, this.record);
+  }
+
+  #remember(key: string, entry: Entry): void {
+    if (this.#recentKeys.size >= RECENT_KEYS_MAX) this.#recentKeys = new Map();
+    this.#recentKeys.set(key, entry);
+  }
+
+  #applyLocks({ putLocks, removeLocks }: Change): void {
+    if (removeLocks !== undefined) {
+      for (const id of removeLocks) {
+        const lock = this.locks.byId(id);
+        if (lock !== undefined) this.locks.remove(lock);
+      }
+    }
+    if (putLocks !== undefined) { for (const lock of putLocks) this.locks.put(lock); }
+  }
+
+  #wakeWaiters(): void {
+    let count = 0;
+    while (count < this.#waiters.length && this.#waiters[count]!.at <= this.#ended) count++;
+    for (const waiter of this.#waiters.splice(0, count)) waiter.resolve(true);
+  }
+}
+
+function sharedOf(content: Content, { snapshot, updates }: LoadedDocument): SharedState {
+  return new SharedState(content, snapshot?.state, updates.map(({ update }) => update));
+}
+
+function bytesOf({ snapshot, updates }: LoadedDocument): number {
+  return updates.reduce((bytes, { update }) => bytes + update.length, snapshot?.state.length ?? 0);
+}
