@@ -38,6 +38,11 @@ export class DocumentLocks {
     return this.#locks.size;
   }
 
+  /** All of them, whether their time is up or not. */
+  all(): LockRecord[] {
+    return [...this.#locks.values()];
+  }
+
   put(lock: LockRecord): void {
     this.#locks.set(lock.objectId, lock);
   }
@@ -49,19 +54,19 @@ export class DocumentLocks {
 
   /** Those that hold now; of one object if it is named. */
   active(nowMs: number, objectId = ""): LockRecord[] {
-    return this.#all().filter((lock) =>
+    return this.all().filter((lock) =>
       lock.expiresAtMs > nowMs && (objectId === "" || lock.objectId === objectId || lock.objectId === "")
     );
   }
 
   /** Those whose time is up. */
   expired(nowMs: number): LockRecord[] {
-    return this.#all().filter((lock) => lock.expiresAtMs <= nowMs);
+    return this.all().filter((lock) => lock.expiresAtMs <= nowMs);
   }
 
   /** Those of a session. */
   ofSession(sessionId: string): LockRecord[] {
-    return this.#all().filter((lock) => lock.sessionId === sessionId);
+    return this.all().filter((lock) => lock.sessionId === sessionId);
   }
 
   byId(id: string): LockRecord | undefined {
@@ -89,7 +94,7 @@ export class DocumentLocks {
       lock !== undefined && lock.userId !== userId && lock.expiresAtMs > nowMs;
     const own = this.#locks.get("");
     if (isOthers(own)) return own;
-    if (objects === undefined) return this.#all().find(isOthers);
+    if (objects === undefined) return this.all().find(isOthers);
     for (const objectId of objects) {
       const lock = this.#locks.get(objectId);
       if (isOthers(lock)) return lock;
@@ -135,10 +140,6 @@ export class DocumentLocks {
       isExtended: false,
       removed,
     };
-  }
-
-  #all(): LockRecord[] {
-    return [...this.#locks.values()];
   }
 }
 

@@ -135,6 +135,10 @@ export class OpenDocument {
   end(change: Change): void {
     this.#ended++;
     if (change.record !== undefined) this.kept = change.record;
+    for (const { type, userId } of change.entries) {
+      if (type === "user_joined") this.announced.add(userId);
+      else if (type === "user_left") this.announced.delete(userId);
+    }
     if (this.listeners.size > 0) {
       for (const { update } of change.entries) if (update !== undefined) this.#untold.push(update);
     }
@@ -235,6 +239,13 @@ export class OpenDocument {
     if (count > 0) this.users.set(user, count);
     else this.users.delete(user);
     return count === 0;
+  }
+
+  /** Whether entries are to be written of who has come or gone. */
+  get hasNewUsers(): boolean {
+    if (this.users.size !== this.announced.size) return true;
+    for (const user of this.users.keys()) if (!this.announced.has(user)) return true;
+    return false;
   }
 
   /** Looks again at what each client may do, and tells those for whom it has changed. Returns whether any left. */

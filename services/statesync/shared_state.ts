@@ -26,6 +26,7 @@ export class SharedState {
   #vector: Uint8Array | undefined;
   /** The vector, by client. */
   #clocks: ReadonlyMap<number, number> | undefined;
+  #canonical: Uint8Array | undefined;
   #whole: readonly Uint8Array[] | undefined;
   readonly #answers = new Map<string, readonly Uint8Array[]>();
 
@@ -39,13 +40,14 @@ export class SharedState {
 
   /** Bytes held besides the content. */
   get bytes(): number {
-    return (this.#base?.length ?? 0) + this.#tailBytes;
+    return (this.#base?.length ?? 0) + this.#tailBytes + (this.#canonical?.length ?? 0);
   }
 
   /** The content has this update too, by now. */
   add(update: Uint8Array): void {
     this.#vector = undefined;
     this.#clocks = undefined;
+    this.#canonical = undefined;
     this.#whole = undefined;
     this.#answers.clear();
     if (this.#base === undefined) return;
@@ -58,6 +60,7 @@ export class SharedState {
   /** Lets go of the encoded content; it is made again when it is asked for. */
   drop(): void {
     this.#base = undefined;
+    this.#canonical = undefined;
     this.#tail = [];
     this.#tailBytes = 0;
   }
@@ -65,6 +68,11 @@ export class SharedState {
   /** The state vector of the content. */
   vector(): Uint8Array {
     return this.#vector ??= this.#content.stateVector();
+  }
+
+  /** The canonical form of the content. The array is shared. */
+  canonical(): Uint8Array {
+    return this.#canonical ??= this.#content.canonical();
   }
 
   /** Updates that make the content from nothing, in order. */
