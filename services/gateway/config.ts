@@ -8,6 +8,7 @@ import {
 } from "./inbound/config.ts";
 import { rateLimitConfigSchema } from "./limits/config.ts";
 import { gatewayAuthConfigSchema } from "./auth/config.ts";
+import { hubConfigSchema } from "./hub/config.ts";
 import { fallbacksConfigSchema, upstreamsConfigSchema } from "./resilience/config.ts";
 
 const http = z.strictObject({
@@ -135,6 +136,7 @@ export const gatewayConfigSchema = z.strictObject({
   rateLimit: rateLimitConfigSchema,
   idempotency: idempotencyConfigSchema,
   auth: gatewayAuthConfigSchema,
+  hub: hubConfigSchema,
   drain,
 }).prefault({});
 

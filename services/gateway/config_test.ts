@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { gatewayConfigSchema } from "./config.ts";
 import { corsConfigSchema } from "./inbound/config.ts";
+import { hubConfigSchema } from "./hub/config.ts";
 import { rateLimitConfigSchema } from "./limits/config.ts";
 
 Deno.test("gatewayConfigSchema has these defaults", () => {
@@ -53,6 +54,7 @@ Deno.test("gatewayConfigSchema has these defaults", () => {
     rateLimit: rateLimitConfigSchema.parse(undefined),
     idempotency: { ttlMs: 86_400_000, answerBytesMax: 262_144 },
     auth: { openPaths: ["/", "/openapi.json"], issuers: [] },
+    hub: hubConfigSchema.parse(undefined),
     drain: { readyGraceMs: 0 },
   });
 });

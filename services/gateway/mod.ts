@@ -10,6 +10,7 @@ import { following } from "./auth/followers.ts";
 import { withSignIn } from "./auth/sign_in.ts";
 import { AuthService, UserService } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import { AdminService } from "$proto/aetherflow/gateway/v1/admin_pb.ts";
+import { ChannelService, HubLinkService } from "$proto/aetherflow/gateway/v1/hub_pb.ts";
 import { KeyValueService } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
 import { StateSyncService } from "$proto/aetherflow/statesync/v1/statesync_pb.ts";
@@ -21,7 +22,7 @@ import { createAdminService } from "./admin.ts";
 import { createCalls } from "./calls.ts";
 import type { GatewayConfig, TlsTexts } from "./config.ts";
 import type { Exchange } from "./exchange.ts";
-import type { GatewayError } from "./problem.ts";
+import { fromServiceError, type GatewayError } from "./problem.ts";
 import { createConnectEdge } from "./edges/connect.ts";
 import { createConsoleEdge } from "./edges/console.ts";
 import { DEPARTURE_AFTER_MS, Departures } from "./edges/departures.ts";
@@ -34,10 +35,17 @@ import { createPlainHttp } from "./edges/grpc/plain_http.ts";
 import { createReflection } from "./edges/grpc/reflection.ts";
 import { RoutedCall, routedMethod } from "./edges/grpc/routed_call.ts";
 import { createHttpEdge, type EdgeLog, type HttpHandler } from "./edges/http.ts";
+import { createHubEventEndpoints, createHubSocketEndpoint } from "./edges/hub.ts";
 import type { HttpListener } from "./edges/listener.ts";
 import type { RespListener } from "./edges/resp.ts";
 import { createRpcEdge } from "./edges/rpc.ts";
 import { createSystemEdge } from "./edges/system.ts";
+import { createChannelService } from "./hub/channel_service.ts";
+import { Hub } from "./hub/hub.ts";
+import { LinkServer } from "./hub/link_server.ts";
+import { createHubMetrics } from "./hub/metrics.ts";
+import { HubRelay } from "./hub/relay.ts";
+import { createHubServices } from "./hub/services.ts";
 import { createClientAddresses } from "./inbound/client_address.ts";
 import { createCors } from "./inbound/cors.ts";
 import { createIdempotency } from "./inbound/idempotency.ts";
@@ -55,7 +63,7 @@ import { isTracing } from "../runtime/tracing.ts";
 import { logFailedCalls } from "../runtime/call_failed.ts";
 import { createLocalServices } from "../runtime/local_services.ts";
 import { createSeededRandom, randomFraction } from "../runtime/random.ts";
-import type { Peer, Peers } from "../runtime/worker_context.ts";
+import type { Peer, Peers, RpcServices } from "../runtime/worker_context.ts";
 import { buildRouteTable, type Exposure } from "./routes.ts";
 import type { Stages } from "./stages.ts";
 import { createTracing } from "./tracing.ts";
@@ -70,6 +78,7 @@ const SELF_INSTANCES: readonly Peer[] = [
 /** What the gateway offers. The RPCs, their paths and their bodies are told by proto/. */
 export const EXPOSED: readonly Exposure[] = [
   { service: AdminService, peer: SELF, dialect: "aetherflow" },
+  { service: ChannelService, peer: SELF, dialect: "aetherflow" },
   { service: AuthService, peer: "session", dialect: "aetherflow" },
   { service: UserService, peer: "session", dialect: "aetherflow" },
   { service: SessionService, peer: "session", dialect: "aetherflow", grant: "sessions" },
@@ -94,6 +103,8 @@ export interface GatewayDeps {
   readonly peers: Pick<Peers, "names" | "transport" | "instances" | "channelStats">;
   readonly clock: { now(): number; wallMs(): number };
   readonly timer: Timer;
+  /** Where it serves other gateway workers. */
+  readonly rpc: RpcServices;
   /** Fetches the public keys of issuers. */
   readonly fetch: typeof fetch;
   newRequestId(): string;
@@ -144,6 +155,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
   // What a new configuration changes while requests are under way: each of them reads these when it gets there.
   const limits = { ...config.limits };
   let cookieOrigins = new Set(config.cors.credentials ? config.cors.origins : []);
+  let pageOrigins = new Set(config.cors.origins);
   const isAllowedOrigin = (origin: string) => cookieOrigins.has(origin);
   const bodyTimeouts = new TimeoutQueue(config.requestTimeoutMs, clock, timer);
   const departures = new Departures(new TimeoutQueue(DEPARTURE_AFTER_MS, clock, timer));
@@ -267,6 +279,52 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
       log: deps.log,
     }),
   };
+  const linkServer = new LinkServer();
+  const pauseUntil = (delayMs: number, signal: AbortSignal) => pause(timer, delayMs, signal);
+  const hubRelay = new HubRelay({
+    self: deps.name,
+    workers: gatewaysOf(deps),
+    transport,
+    server: linkServer,
+    pause: pauseUntil,
+    log: deps.log.debug,
+  });
+  const hub = new Hub({
+    config: config.hub,
+    clock,
+    timer,
+    chance: () => randomFraction(random),
+    newId: deps.newRequestId,
+    formatTime: (ms) => new Date(ms).toISOString(),
+    authenticate: (token) =>
+      authentication.authenticateCall({
+        authorization: `Bearer ${token}`,
+        apiKey: undefined,
+        token: undefined,
+        isForStore: false,
+      }),
+    confirm: (caller) => authentication.confirm(caller),
+    follow: (caller, revoke) => following(authentication, caller, revoke),
+    services: createHubServices({ transport: (service) => upstreams.transport(service), timer }),
+    relay: hubRelay,
+    metrics: createHubMetrics(deps.metrics, metrics.socketFrame),
+    pause: pauseUntil,
+    toError(error) {
+      const mapped = fromServiceError(error);
+      if (mapped.isFault) deps.log.error("hub failed", { error: mapped });
+      return mapped;
+    },
+  });
+  own.rpc.service(ChannelService, createChannelService(hub));
+  deps.rpc.service(HubLinkService, linkServer.handlers(hub));
+  const hubEdge = {
+    hub,
+    metrics,
+    timer,
+    pingIntervalMs: config.hub.pingIntervalMs,
+    heartbeatMs: config.heartbeatMs,
+    isAllowedOrigin: (origin: string) => pageOrigins.has(origin) || pageOrigins.has("*"),
+  };
   const requestSlots = new Slots(limits.concurrentRequests);
   const httpHandler = createHttpEdge({
     routes,
@@ -280,7 +338,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     connect,
     system,
     console: createConsoleEdge(),
-    sockets: [],
+    sockets: [createHubSocketEndpoint(hubEdge), ...createHubEventEndpoints(hubEdge)],
     metrics,
     stages,
     requestSlots,
@@ -290,6 +348,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     newRequestId: deps.newRequestId,
     log: deps.log,
   });
+  hubRelay.start(hub);
   const listener = deps.listen(httpHandler);
   const isSecure = config.grpc.tls.certFile !== "";
   const grpcMetrics = createGrpcMetrics(deps.metrics);
@@ -356,6 +415,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     stages.clients = clients;
     stages.cors = cors;
     cookieOrigins = new Set(next.cors.credentials ? next.cors.origins : []);
+    pageOrigins = new Set(next.cors.origins);
     protectedMode.allow(next.allowedHosts, next.cors.origins);
     Object.assign(limits, next.limits);
     answering.bodyLimits.bytesMax = limits.bodyBytes;
@@ -372,6 +432,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     }
     rpc.drain();
     connect.drain();
+    hub.drain();
     const done = new AbortController();
     const shutdown = Promise.all([listener.shutdown(), grpc.drain(), resp.shutdown()]).finally(() =>
       done.abort()
@@ -380,6 +441,8 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     grpc.close();
     bodyTimeouts.close();
     departures.close();
+    hubRelay.close();
+    hub.close();
     authentication.close();
     await limitSync?.close();
   }
@@ -396,6 +459,21 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     health: () => ({ ok: !isDraining, detail: isDraining ? "draining" : "" }),
     reconfigure,
     drain: (deadlineMs) => drained ??= drain(deadlineMs),
+  };
+}
+
+/** Tells the names of all gateway workers of this host. */
+function gatewaysOf({ name, peers }: GatewayDeps): () => readonly string[] {
+  let seen: readonly Peer[] | undefined;
+  let names: readonly string[] = [name];
+  return () => {
+    const instances = peers.instances("gateway");
+    if (instances !== seen) {
+      seen = instances;
+      const own = instances.filter(({ isRemote }) => isRemote !== true);
+      names = [...new Set([name, ...own.map((peer) => peer.name)])];
+    }
+    return names;
   };
 }
 

@@ -33,6 +33,7 @@ runWorker({
       peers: context.peers,
       clock: context.clock,
       timer: systemTimer,
+      rpc: context.rpc,
       fetch,
       newRequestId: () => formatGuuid(ids.next()),
       limitRedis: await openLimitRedis(config.rateLimit, context.log),

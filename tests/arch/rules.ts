@@ -393,6 +393,22 @@ export const PARTS: readonly Part[] = [
       "which instance takes a call, and whether it is made again, is a function of time, chance and what was seen",
   },
   {
+    name: "hub",
+    files: ["services/gateway/hub/**"],
+    imports: [
+      "{service}/!(worker.ts|mod.ts|edges/**)",
+      "services/runtime/**",
+      "transport/rpc/**",
+      "proto/gen/**",
+    ],
+    packages: "any",
+    own: true,
+    platform: false,
+    pure: true,
+    why:
+      "what every client sees of a channel is a function of what came: sockets, time and chance are passed in",
+  },
+  {
     name: "service",
     files: ["services/*/**"],
     imports: ["{service}/!(worker.ts)", "services/runtime/**", "transport/rpc/**", "proto/gen/**"],

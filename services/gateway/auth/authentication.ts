@@ -81,6 +81,10 @@ export interface Authenticator extends Authentication {
   /** As `authenticate`, of a call over gRPC.
    *  @throws {GatewayError} (or rejects) as `authenticate` */
   authenticateCall(shown: CallCredentials): Caller | Promise<Caller>;
+  /** Asks whether what has shown who a caller is still holds, and still stands for the same.
+   *  @throws {GatewayError} (as a rejection) `unauthenticated` when it does not; `unavailable` when that cannot be found out, or
+   *  the caller's rights are others now. */
+  confirm(caller: Caller): Promise<void>;
   /** Resolves when what was changed before holds here. */
   refreshPolicy(): Promise<void>;
   /** Ends a stream when its caller may not go on; until `unfollow`. */
@@ -168,6 +172,25 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
     return token === undefined ? ANONYMOUS_CALLER : ETCD_CALLER;
   }
 
+  async function confirm(caller: Caller): Promise<void> {
+    if (!(caller instanceof Identity)) {
+      const { current } = policy;
+      if (caller === DEVELOPER_CALLER && current !== undefined && takesCredentials(current)) {
+        throw new GatewayError("unauthenticated", "there are users now, and who calls must be shown");
+      }
+      return;
+    }
+    const { proof } = caller;
+    if (proof === undefined) {
+      if (caller.expiresAtMs <= deps.clock.wallMs()) throw invalidCredential("the token has expired");
+      return;
+    }
+    const { encoded } = await credentials.ask(proof);
+    if (encoded !== caller.encoded) {
+      throw new GatewayError("unavailable", "the caller's rights have changed, come back");
+    }
+  }
+
   async function afterFirstPolicy(authenticate: () => Caller | Promise<Caller>): Promise<Caller> {
     await policy.known(FIRST_POLICY_MS);
     if (policy.current !== undefined) return await authenticate();
@@ -243,6 +266,7 @@ export function createAuthentication(deps: AuthenticationDeps): Authenticator {
       return shown === undefined ? undefined : recent.get(shown);
     },
     authenticateCall,
+    confirm,
     refreshPolicy: () => policy.refresh(),
     follow: (stream) => followers.add(stream),
     unfollow: (stream) => followers.delete(stream),

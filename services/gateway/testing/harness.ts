@@ -108,6 +108,7 @@ export function startTestGateway(options: TestGatewayOptions = {}): TestGateway 
     clock: { now: () => performance.now(), wallMs: () => Date.now() },
     fetch: options.fetch ?? (() => Promise.reject(new Error("this test fetches nothing"))),
     timer: options.realTimers === true ? systemTimer : timer,
+    rpc: { service() {} },
     newRequestId: () => `id-${++ids}`,
     seed: 1,
     limitRedis: options.limitRedis,
