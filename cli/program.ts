@@ -2,6 +2,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { addAuth } from "./auth/program.ts";
 import { VERSION } from "./build_info.ts";
+import { addDemo } from "./demo/program.ts";
 import { addDoc } from "./doc/program.ts";
 import { addGateway } from "./gateway/program.ts";
 import { LIFE_LINE_FLAG, TELEMETRY_FLAG } from "./keeper.ts";
@@ -44,6 +45,7 @@ Examples:
   aetherflow doc create --type text --name Minutes
   aetherflow user add alice
   aetherflow gateway stats
+  aetherflow demo
   aetherflow doctor`,
     );
 
@@ -60,6 +62,7 @@ Examples:
 
   addKv(program, done);
   addDoc(program, done);
+  addDemo(program, done);
   addAuth(program, done);
   addGateway(program, done);
 
