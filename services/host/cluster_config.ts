@@ -2,7 +2,7 @@
 import { z } from "zod";
 
 /** What can be found on other hosts: who calls it reaches it over Quantum. */
-export const REMOTE_SERVICES = ["kv", "session"] as const;
+export const REMOTE_SERVICES = ["kv", "session", "statesync"] as const;
 export type RemoteServiceName = typeof REMOTE_SERVICES[number];
 
 const HOST = String.raw`(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)`;

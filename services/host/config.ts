@@ -4,6 +4,7 @@ import { gatewayConfigSchema, NEEDS_AUTHENTICATION, openEdges } from "../gateway
 import { kvConfigSchema } from "../kv/config.ts";
 import { passwordConfigSchema } from "../password/config.ts";
 import { sessionConfigSchema } from "../session/config.ts";
+import { statesyncConfigSchema } from "../statesync/config.ts";
 import { LOG_FORMATS, LOG_LEVELS } from "../runtime/log.ts";
 import { clusterConfigSchema } from "./cluster_config.ts";
 import { loadFromSources, type Sources } from "./config_sources.ts";
@@ -92,6 +93,7 @@ export const configSchema = z.strictObject({
   kv: kvConfigSchema,
   session: sessionConfigSchema,
   password: passwordConfigSchema,
+  statesync: statesyncConfigSchema,
   gateway: gatewayConfigSchema,
 }).superRefine(({ gateway, session }, context) => {
   if (session.auth.mode === "required") return;

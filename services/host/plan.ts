@@ -7,6 +7,7 @@ import {
 } from "../gateway/config.ts";
 import { etcdAddresses, type EtcdTlsTexts, type KvWorkerConfig } from "../kv/config.ts";
 import { redisAddresses } from "../session/config.ts";
+import { postgresAddresses } from "../statesync/config.ts";
 import { clusterNetworks, dialableHost } from "./cluster_config.ts";
 import type { Config } from "./config.ts";
 
@@ -14,7 +15,7 @@ import type { Config } from "./config.ts";
 export const HOST_NAME = "host";
 
 /** Services, by stage. A stage starts when the one before it is ready, and drains before it. */
-const STAGES = [["kv", "session", "password"], ["gateway"]] as const;
+const STAGES = [["kv", "session", "password", "statesync"], ["gateway"]] as const;
 export type ServiceName = typeof STAGES[number][number];
 
 /** Every service, in start order. */
@@ -106,7 +107,9 @@ const CALLED: Readonly<Record<ServiceName, readonly ServiceName[]>> = {
   kv: ["session"],
   session: ["password"],
   password: [],
-  gateway: ["kv", "session", "password", "gateway"],
+  // Which sessions have ended, and their locks with them.
+  statesync: ["session"],
+  gateway: ["kv", "session", "password", "statesync", "gateway"],
 };
 
 /** Whether two workers call one another. Deno asks for the right to send to an address, answers included. */
@@ -189,6 +192,20 @@ export function createPlan(
           dataDirectory: undefined,
           permissions: permissions({ net }),
         };
+      case "statesync": {
+        const folder = config.statesync.engine === "sqlite" ? `${dataDirectory}/statesync` : undefined;
+        const servers = postgresAddresses(config.statesync).map(hostAndPort);
+        return {
+          ...base,
+          tcp: [],
+          config: config.statesync,
+          dataDirectory: folder,
+          permissions: permissions({
+            net: [...net, ...servers],
+            ...(folder === undefined ? {} : { folders: [folder] }),
+          }),
+        };
+      }
       case "gateway": {
         const { gateway } = config;
         const shared = gateway.workers > 1;

@@ -164,7 +164,7 @@ Deno.test("createPlan() lets a kv worker on etcd reach exactly the endpoints, an
   assertEquals([kv.permissions.read, kv.permissions.write], [false, false]);
 });
 
-const PORTS = { quantum: [7400, 7401, 7402, 7403, 7404], tcp: { http: 8080, grpc: 2379, resp: 6380 } };
+const PORTS = { quantum: [7400, 7401, 7402, 7403, 7404, 7405], tcp: { http: 8080, grpc: 2379, resp: 6380 } };
 const yaml = (text: string) => loadConfig({ file: { name: "aetherflow.yaml", text } });
 
 Deno.test("createPlan() runs the services that are asked for, and tells no address of a gateway that is not here", () => {
@@ -182,7 +182,9 @@ Deno.test("createPlan() lets workers talk to other hosts of the cluster, except 
     { hostname: "0.0.0.0", port: 7401 },
     { hostname: "127.0.0.1", port: 7401 },
   ]);
-  const [host, kvNode, session, passwordNode, gateway] = [0, 1, 2, 3, 4].map((i) => `127.0.0.1:${7400 + i}`);
+  const [host, kvNode, session, passwordNode, , gateway] = [0, 1, 2, 3, 4, 5].map((i) =>
+    `127.0.0.1:${7400 + i}`
+  );
   assertEquals(kv!.permissions.net.toSorted(), [
     "0.0.0.0:7401",
     "10.0.0.0/8",
@@ -192,4 +194,19 @@ Deno.test("createPlan() lets workers talk to other hosts of the cluster, except 
     gateway,
   ]);
   assertEquals(password!.permissions.net.toSorted(), ["0.0.0.0:7403", host, session, passwordNode, gateway]);
+});
+
+Deno.test("createPlan() gives documents a folder of their own, or the way to their PostgreSQL", () => {
+  const documents = (config: string) =>
+    createPlan(yaml(config), PORTS, "/d").workers.find(({ name }) => name === "statesync")!;
+  const [host, session, own, gateway] = [0, 2, 4, 5].map((i) => `127.0.0.1:${7400 + i}`);
+  const embedded = documents("{}");
+  assertEquals([embedded.stage, embedded.dataDirectory], [0, "/d/statesync"]);
+  assertEquals(embedded.permissions.net, [own, host, session, gateway]);
+  assertEquals([embedded.permissions.read, embedded.permissions.write], [["/d/statesync"], ["/d/statesync"]]);
+  const shared = documents("statesync: { engine: postgres, postgres: { host: db.example } }");
+  assertEquals(shared.dataDirectory, undefined);
+  assertEquals(shared.permissions.net, [own, host, session, gateway, "db.example:5432"]);
+  assertEquals([shared.permissions.read, shared.permissions.write], [false, false]);
+  assertEquals(documents("statesync: { engine: memory }").permissions.read, false);
 });

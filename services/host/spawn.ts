@@ -32,5 +32,6 @@ const ENTRIES: Readonly<Record<ServiceName, (options: WorkerOptions) => Worker>>
   kv: (options) => new Worker(new URL("../kv/worker.ts", import.meta.url), options),
   session: (options) => new Worker(new URL("../session/worker.ts", import.meta.url), options),
   password: (options) => new Worker(new URL("../password/worker.ts", import.meta.url), options),
+  statesync: (options) => new Worker(new URL("../statesync/worker.ts", import.meta.url), options),
   gateway: (options) => new Worker(new URL("../gateway/worker.ts", import.meta.url), options),
 };

@@ -20,7 +20,7 @@ Deno.test("a worker that dies under load is replaced within 2 s and no acknowled
     await using load = startLoad(product.url);
     const recoveries: number[] = [];
     for (let round = 1; round <= ROUNDS; round++) {
-      for (const worker of ["kv", "session", "password", "gateway"]) {
+      for (const worker of ["kv", "session", "password", "statesync", "gateway"]) {
         await load.progress();
         const since = performance.now();
         product.order(worker, { type: "fault", do: "die" });

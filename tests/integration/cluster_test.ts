@@ -46,7 +46,7 @@ Deno.test("a gateway drives the services of other hosts, through a death and a r
     "kv.etcd.endpoints": `["${etcd.address}"]`,
   });
   const gateway = await startProduct({
-    args: set({ ...registry, services: "[gateway, session, password]" }),
+    args: set({ ...registry, services: "[gateway, session, password, statesync]" }),
   });
   await using _gateway = gateway;
   await using first = await startProduct({ args: services });
@@ -125,7 +125,7 @@ Deno.test("sessions of two hosts on one Redis outlive either of them", async (t)
   });
   await using first = await startProduct({ args: sessions });
   await using second = await startProduct({ args: sessions });
-  const gateway = await startProduct({ args: set({ ...registry, services: "[gateway]" }) });
+  const gateway = await startProduct({ args: set({ ...registry, services: "[gateway, statesync]" }) });
   await using _gateway = gateway;
   const listed = () => registered(etcd.address, "session");
   await until(listed, (keys) => keys.length === 2);
@@ -179,7 +179,7 @@ Deno.test("a gateway with a list of hosts serves with their secret, and cannot w
   await using otherSecret = await secretFile();
   await using services = await startProduct({
     args: set({
-      services: "[kv, session, password]",
+      services: "[kv, session, password, statesync]",
       "session.engine": "memory",
       "cluster.secretFile": secret.path,
       "cluster.discovery.kind": "etcd",
@@ -187,8 +187,10 @@ Deno.test("a gateway with a list of hosts serves with their secret, and cannot w
     }),
   });
   const keys = await until(
-    async () => [...await registered(registry.grpc, "kv"), ...await registered(registry.grpc, "session")],
-    (keys) => keys.length === 2,
+    async () =>
+      (await Promise.all(["kv", "session", "statesync"].map((service) => registered(registry.grpc, service))))
+        .flat(),
+    (keys) => keys.length === 3,
   );
   const peers = keys.map((key) => key.split("/")).map(([, , service, address]) => ({ service, address }));
   const gateway = (secretFile: string) =>
@@ -218,7 +220,7 @@ Deno.test("a gateway with a list of hosts serves with their secret, and cannot w
   assertEquals(await answer(friend.url), [200, "hello"]);
   await until(
     () => Promise.resolve(stranger.stderr().match(/a worker of another host does not answer/g)?.length),
-    (times) => times === 2,
+    (times) => times === 3,
   );
   assertEquals([await ready(stranger), (await answer(stranger.url))[0]], [503, 503]);
   assertEquals(services.stderr().includes("worker lost"), false);

@@ -103,7 +103,7 @@ Deno.test("several gateway workers serve one port, each with its own figures", {
   assertEquals(answers.map(({ status }) => status), answers.map(() => 200));
   const readiness = JSON.parse((await request(`${product.url}/readyz?verbose`)).text);
   const names = readiness.workers.map(({ name }: { name: string }) => name);
-  assertEquals(names.sort(), ["gateway-1", "gateway-2", "kv", "password", "session"]);
+  assertEquals(names.sort(), ["gateway-1", "gateway-2", "kv", "password", "session", "statesync"]);
   const metrics = (await request(`${product.url}/metrics`)).text;
   for (const name of names) assertMatch(metrics, new RegExp(`\\{[^}]*worker="${name}"`));
   assertEquals(await product.stop(), 0);
@@ -120,11 +120,17 @@ Deno.test("health, readiness, figures and the API's description speak of every w
   const workers = readiness.workers.map(({ name, state }: { name: string; state: string }) =>
     `${name} ${state}`
   );
-  assertEquals(workers.sort(), ["gateway ready", "kv ready", "password ready", "session ready"]);
+  assertEquals(workers.sort(), [
+    "gateway ready",
+    "kv ready",
+    "password ready",
+    "session ready",
+    "statesync ready",
+  ]);
   assertEquals(readiness.addresses.http, product.url);
 
   const metrics = (await request(`${product.url}/metrics`)).text;
-  for (const worker of ["host", "gateway", "kv", "session", "password"]) {
+  for (const worker of ["host", "gateway", "kv", "session", "password", "statesync"]) {
     assertMatch(metrics, new RegExp(`\\{[^}]*worker="${worker}"`));
   }
 

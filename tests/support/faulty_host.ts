@@ -41,6 +41,7 @@ const ENTRIES: Readonly<Record<ServiceName, URL>> = {
   kv: new URL("./faulty_kv_worker.ts", import.meta.url),
   session: new URL("./faulty_session_worker.ts", import.meta.url),
   password: new URL("./faulty_password_worker.ts", import.meta.url),
+  statesync: new URL("./faulty_statesync_worker.ts", import.meta.url),
   gateway: new URL("./faulty_gateway_worker.ts", import.meta.url),
 };
 
