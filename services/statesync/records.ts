@@ -1,21 +1,32 @@
 /** What is kept of a document: the words that the service, its stores and its wire forms share. */
 import type { Operation } from "$proto/aetherflow/statesync/v1/statesync_pb.ts";
 
+/** Types of documents. */
 export const DOCUMENT_TYPES = ["whiteboard", "text", "canvas", "sheet"] as const;
+/** One of them. */
 export type DocumentType = typeof DOCUMENT_TYPES[number];
 
+/** States of documents. */
 export const DOCUMENT_STATES = ["active", "archived", "deleted"] as const;
+/** One of them. */
 export type DocumentState = typeof DOCUMENT_STATES[number];
 
+/** What may happen to a stale operation that meets others. */
 export const CONFLICT_POLICIES = ["merge", "lww", "manual"] as const;
+/** One of them. */
 export type ConflictPolicy = typeof CONFLICT_POLICIES[number];
 
+/** Types of operations. */
 export const OPERATION_TYPES = ["create", "update", "delete", "move", "resize", "style", "text"] as const;
+/** One of them. */
 export type OperationType = typeof OPERATION_TYPES[number];
 
+/** How an operation stands. */
 export const OPERATION_STATUSES = ["pending", "applied", "conflict", "rejected", "resolved"] as const;
+/** One of them. */
 export type OperationStatus = typeof OPERATION_STATUSES[number];
 
+/** Types of events. */
 export const EVENT_TYPES = [
   "operation_applied",
   "document_updated",
@@ -26,6 +37,7 @@ export const EVENT_TYPES = [
   "lock_acquired",
   "lock_released",
 ] as const;
+/** One of them. */
 export type EventType = typeof EVENT_TYPES[number];
 
 /** Who may do what; each list has user ids or user names. */
