@@ -18,7 +18,7 @@ export async function bench(): Promise<BenchRow[]> {
   const sides: Side[] = [];
   const clients: AskedProcess[] = [];
   try {
-    for (let i = 0; i < count; i++) sides.push(await startOurs(["--set", "gateway.idleTimeoutMs=0"]));
+    for (let i = 0; i < count; i++) sides.push(await startOurs());
     const before = await total(sides, async ({ pid }) => (await memoryOf(pid)).rss);
     let open = 0;
     for (let left = SOCKETS, i = 0; left > 0; i++) {
