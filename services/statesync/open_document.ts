@@ -62,6 +62,8 @@ export class OpenDocument {
   /** Users of whom an entry says that they have it open. */
   readonly announced = new Set<string>();
   isAnnouncing = false;
+  /** Conflicts that were decided by what is under way, or has been since the last time that nothing was. */
+  readonly decided = new Set<string>();
   /** Neighbours in the order of use. */
   newer: OpenDocument | undefined;
   older: OpenDocument | undefined;
@@ -133,7 +135,7 @@ export class OpenDocument {
 
   /** The change is kept. */
   end(change: Change): void {
-    this.#ended++;
+    if (++this.#ended === this.#begun) this.decided.clear();
     if (change.record !== undefined) this.kept = change.record;
     for (const { type, userId } of change.entries) {
       if (type === "user_joined") this.announced.add(userId);
@@ -177,6 +179,7 @@ export class OpenDocument {
     this.snapshotOffset = loaded.snapshot?.offset ?? 0;
     this.stateBytes = bytesOf(loaded);
     this.#recentKeys.clear();
+    this.decided.clear();
     if (isOther && this.listeners.size > 0) this.#untold = [...this.shared.whole()];
     for (const waiter of this.#waiters.splice(0)) waiter.resolve(false);
   }

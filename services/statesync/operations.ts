@@ -4,7 +4,7 @@ import type { Operation } from "$proto/aetherflow/statesync/v1/statesync_pb.ts";
 import { includes, nameOf, requireAccess } from "./access.ts";
 import { type DecisionContext, type EntryParts, makeChange } from "./changes.ts";
 import { type Edit, planEdit, readEdit } from "./crdt/operation.ts";
-import type { Plan } from "./crdt/plan.ts";
+import { isEmptyPlan, type Plan } from "./crdt/plan.ts";
 import { type Meeting, meetLater, type Stale } from "./crdt/stale.ts";
 import { scopeOf } from "./crdt/touch.ts";
 import type { Decision, Later } from "./documents.ts";
@@ -186,7 +186,7 @@ export class OperationCall {
       laterEdits(later, (update) => content.touchOf(update)),
     );
     if (stale.meetings.length === 0 || record.conflictPolicy === "merge") {
-      return this.#apply(document, context, prepared, stale.merge(prepared.hlc));
+      return this.#apply(document, context, prepared, stale.merge(prepared.hlc, keyOf(prepared)));
     }
     const conflict = this.#conflictOf(record, context, prepared, stale, later);
     if (record.conflictPolicy === "manual") {
@@ -202,8 +202,8 @@ export class OperationCall {
         1,
       );
     }
-    const { plan, lost, won } = stale.lww(prepared.hlc);
-    const isLost = won.length === 0 && isEmpty(plan);
+    const { plan, lost, won } = stale.lww(prepared.hlc, keyOf(prepared));
+    const isLost = won.length === 0 && isEmptyPlan(plan);
     const winner = won.length > 0 ? undefined : winnerOf(lost, later);
     const decided: ConflictRecord = {
       ...conflict,
@@ -315,16 +315,7 @@ export function checkSize(document: OpenDocument, maxBytes: number, addedBytes =
   );
 }
 
-/** The meaning of an operation that was kept, to be carried out later. @throws {StateSyncError} `invalid` */
-export function editOf(operation: Operation, record: DocumentRecord, context: DecisionContext): Edit {
-  return readEdit(operation, record.type, { userId: operation.userId, ...context }).edit;
-}
-
 const NO_TEXT: { inserted: []; removed: [] } = { inserted: [], removed: [] };
-
-function isEmpty({ properties, texts, emptied }: Plan): boolean {
-  return properties.size === 0 && texts.size === 0 && emptied.length === 0;
-}
 
 /** The conflict, of which the late operation is this by now, and the winner if nobody else is. */
 function withLate(conflict: ConflictRecord, operation: Operation): ConflictRecord {

@@ -66,9 +66,10 @@ const NOTHING: Touch = { properties: new Map(), texts: new Map(), hasOthers: fal
 
 /** The edits as those who are late meet them; `touchOf` says what an update touched. */
 export function laterEdits(edits: readonly Entry[], touchOf: (update: Uint8Array) => Touch): LaterEdit[] {
-  return edits.map(({ update, operation, atMs }) => ({
+  return edits.map(({ update, operation, operationKey, atMs }) => ({
     touch: update === undefined ? NOTHING : touchOf(update),
     hlc: operation?.hlc ?? BigInt(atMs) * HLC_PER_MS,
+    ...(operationKey === undefined ? {} : { key: operationKey }),
   }));
 }
 
