@@ -3,8 +3,9 @@ import type { Config } from "../services/host/config.ts";
 import { ConfigError } from "../services/host/config_sources.ts";
 import { openDataFolder } from "../services/host/data_folder.ts";
 import { HostError } from "../services/host/exit_code.ts";
-import { EDGES } from "../services/host/plan.ts";
+import { EDGES, hostAndPort } from "../services/host/plan.ts";
 import { resolvePorts } from "../services/host/ports.ts";
+import { type ConfiguredServer, configuredServers } from "../services/host/servers.ts";
 import { type ConfigOptions, readConfig } from "./config_args.ts";
 import { complain, printLine, USAGE_EXIT_CODE } from "./output.ts";
 
@@ -31,6 +32,8 @@ const EARLIEST_YEAR = 2025;
 /** How long wall and monotonic clock are compared, and how far they may differ, in milliseconds. */
 const CLOCK_WINDOW_MS = 50;
 const CLOCK_SLACK_MS = 20;
+/** How long a server may take to accept a connection, in milliseconds. */
+const CONNECT_DEADLINE_MS = 2_000;
 
 /** Runs all checks. Resolves to 0 when each passed, 1 otherwise. */
 export async function doctor(options: ConfigOptions & { json?: boolean }): Promise<number> {
@@ -57,7 +60,7 @@ export async function examine(config: Config): Promise<Finding[]> {
     checkPorts(config),
     ...checkDataFolder(config.data),
     await checkClock(),
-    { check: "servers", ok: true, detail: "none is configured: all storage is embedded" },
+    await checkServers(config),
   ];
 }
 
@@ -184,4 +187,35 @@ async function checkClock(): Promise<Finding> {
     detail: `wall and monotonic differ by ${drift.toFixed(0)} ms`,
   };
   return base.ok ? base : { ...base, hint: "the clock is being set while we look: let NTP settle" };
+}
+
+/** Whether every server that the configuration names accepts connections. */
+async function checkServers(config: Config): Promise<Finding> {
+  const check = "servers";
+  const servers = configuredServers(config);
+  if (servers.length === 0) {
+    return { check, ok: true, detail: "none is configured: all storage is embedded" };
+  }
+  const problems = (await Promise.all(servers.map(problemOf))).filter((problem) => problem !== undefined);
+  if (problems.length === 0) {
+    return { check, ok: true, detail: `reached: ${servers.map(hostAndPort).join(", ")}` };
+  }
+  return {
+    check,
+    ok: false,
+    detail: problems.join(", "),
+    hint: "start them, or correct the addresses under the keys that are named",
+  };
+}
+
+async function problemOf(server: ConfiguredServer): Promise<string | undefined> {
+  const { hostname, port, key } = server;
+  const deadline = AbortSignal.timeout(CONNECT_DEADLINE_MS);
+  try {
+    (await Deno.connect({ hostname, port, signal: deadline })).close();
+    return undefined;
+  } catch (error) {
+    const reason = deadline.aborted ? `no answer in ${CONNECT_DEADLINE_MS} ms` : (error as Error).message;
+    return `${hostAndPort(server)} of ${key}: ${reason}`;
+  }
 }

@@ -50,6 +50,31 @@ Deno.test("examine() has a hint for a taken port and for a data folder in use", 
   await Deno.remove(data, { recursive: true });
 });
 
+Deno.test("examine() reaches for the servers that are configured, and names the key of one that is not there", async () => {
+  const data = await Deno.makeTempDir({ prefix: "aetherflow-doctor-" });
+  const redis = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const gone = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  gone.close();
+  const settings = {
+    data,
+    ...FREE,
+    "session.engine": "redis",
+    "session.redis.nodes": `["127.0.0.1:${redis.addr.port}"]`,
+  };
+  const servers = async (more: Record<string, string>) =>
+    (await examine(configOf({ ...settings, ...more }))).find(({ check }) => check === "servers")!;
+  const reached = await servers({});
+  assertEquals([reached.ok, reached.detail], [true, `reached: 127.0.0.1:${redis.addr.port}`]);
+  const missing = await servers({
+    "statesync.engine": "postgres",
+    "statesync.postgres.port": String(gone.addr.port),
+  });
+  assertEquals(missing.ok, false);
+  assertStringIncludes(missing.detail, `127.0.0.1:${gone.addr.port} of statesync.postgres: `);
+  redis.close();
+  await Deno.remove(data, { recursive: true });
+});
+
 Deno.test("checkRuntime() wants Deno 2.9 or newer", () => {
   const versions = ["2.8.9", "2.9.0", "2.10.1", "3.0.0", "1.46.3"];
   assertEquals(versions.map((version) => checkRuntime(version).ok), [false, true, true, true, false]);

@@ -32,7 +32,7 @@ Deno.test("SIGTERM and SIGINT to the keeper drain the host and end both with 0",
       assertEquals((await product.exited).code, 0, product.stderr());
       assertEquals(
         product.stderr().match(/"message":"worker draining"/g)?.length,
-        4,
+        5,
         `every worker drains: ${product.stderr()}`,
       );
       await using next = await startProduct({ data, args: QUIET });
