@@ -1,6 +1,6 @@
 /** A connection to a Redis server, or to a cluster: commands of one turn travel together, a lost connection is made again, and
  *  whoever asks while there is none is told so at once. */
-import "./no_environment.ts";
+import "../no_environment.ts";
 import { Cluster, Redis } from "ioredis";
 import { RedisError } from "./errors.ts";
 

@@ -40,6 +40,13 @@ export interface RedisOptions extends ServerOptions {
   readonly appendFsync?: "always" | "everysec" | "no";
 }
 
+/** As whom tests connect to a PostgreSQL server, and to which database. */
+export const POSTGRES_LOGIN = {
+  username: "aetherflow",
+  password: "not a secret",
+  database: "postgres",
+} as const;
+
 /** A running server. `await using` kills it at the end of the block and removes what it wrote. */
 export interface Server extends AsyncDisposable {
   /** Where clients connect, `127.0.0.1:port`. It stays the same over restarts. */
@@ -71,6 +78,7 @@ export const BINARIES = {
   redisServer: { name: "redis-server", debianPackage: "redis-server" },
   redisCli: { name: "redis-cli", debianPackage: "redis-tools" },
   chromium: { name: "chromium", debianPackage: "chromium" },
+  postgres: { name: "postgres", debianPackage: "postgresql" },
   redisBenchmark: { name: "redis-benchmark", debianPackage: "redis-tools" },
 } as const satisfies Record<string, Binary>;
 
@@ -156,12 +164,118 @@ export function openRedis(options: RedisOptions = {}): Promise<Server> {
   });
 }
 
+/** Starts a PostgreSQL and waits until it answers; undefined, with an ignored step, if it is not installed. Clients log in as
+ *  POSTGRES_LOGIN says.
+ *  @throws {Error} with its log if it ends or hangs before it is ready. */
+export async function startPostgres(
+  t: Deno.TestContext,
+  options: ServerOptions = {},
+): Promise<Server | undefined> {
+  if (await postgresFolder() !== undefined) return await openPostgres(options);
+  const { name, debianPackage } = BINARIES.postgres;
+  await requireBinary(t, name, debianPackage);
+  return undefined;
+}
+
+/** Starts a PostgreSQL, which must be installed; for what is no test, such as a bench. See `startPostgres`. */
+export async function openPostgres(options: ServerOptions = {}): Promise<Server> {
+  const folder = await postgresFolder();
+  if (folder === undefined) throw new Error(`${BINARIES.postgres.name} is not installed`);
+  // It does not run as root; the package's own user has nothing else to do here.
+  const isRoot = Deno.uid() === 0;
+  const runner = isRoot ? ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] : [];
+  return await open(options, {
+    command: `${folder}/postgres`,
+    runner,
+    ports: 1,
+    // Fast: it does not wait for its clients to go.
+    stopSignal: "SIGINT",
+    // After a kill, what the last one's processes shared may be there for a moment.
+    startsAgain: /pre-existing shared memory block|lock file "postmaster.pid" already exists/,
+    async prepare(scratch, data) {
+      if (isRoot) await run(["chown", "postgres:", scratch, data], scratch);
+      const passwordFile = `${scratch}/password`;
+      await Deno.writeTextFile(passwordFile, POSTGRES_LOGIN.password);
+      await Deno.chmod(passwordFile, 0o644);
+      if (await isFile(`${data}/postgres/PG_VERSION`)) return;
+      await run([
+        ...runner,
+        `${folder}/initdb`,
+        `--pgdata=${data}/postgres`,
+        `--username=${POSTGRES_LOGIN.username}`,
+        `--pwfile=${passwordFile}`,
+        "--auth-host=scram-sha-256",
+        "--auth-local=trust",
+        "--encoding=UTF8",
+        "--locale=C.UTF-8",
+        "--no-sync",
+      ], scratch);
+    },
+    args: ([port], data, scratch) => [
+      "-D",
+      `${data}/postgres`,
+      "-p",
+      String(port),
+      "-c",
+      "listen_addresses=127.0.0.1",
+      "-c",
+      `unix_socket_directories=${scratch}`,
+    ],
+    async answers(port) {
+      const { code } = await new Deno.Command(`${folder}/pg_isready`, {
+        args: ["-h", "127.0.0.1", "-p", String(port)],
+        stdout: "null",
+        stderr: "null",
+      }).output();
+      return code === 0;
+    },
+  });
+}
+
+/** Where PostgreSQL's commands are: Debian has them outside the PATH, a folder for each version. */
+async function postgresFolder(): Promise<string | undefined> {
+  const versions: string[] = [];
+  try {
+    for await (const { name } of Deno.readDir("/usr/lib/postgresql")) versions.push(name);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  for (const version of versions.sort((a, b) => Number(b) - Number(a))) {
+    const folder = `/usr/lib/postgresql/${version}/bin`;
+    if (await isFile(`${folder}/initdb`)) return folder;
+  }
+  return undefined;
+}
+
+async function isFile(path: string): Promise<boolean> {
+  try {
+    return (await Deno.stat(path)).isFile;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+/** Runs a command to its end. @throws {Error} with what it wrote, if it fails. */
+async function run([command, ...args]: readonly string[], cwd: string): Promise<void> {
+  const { success, stderr } = await new Deno.Command(command!, { args, cwd, stdout: "null" }).output();
+  if (!success) throw new Error(`${command} ${args.join(" ")} failed: ${new TextDecoder().decode(stderr)}`);
+}
+
 /** How one kind of server is run. */
 interface Kind {
   readonly command: string;
+  /** The command that runs it, if one is needed, with its arguments. */
+  readonly runner?: readonly string[];
+  /** What asks it to end; SIGTERM when left out. */
+  readonly stopSignal?: Deno.Signal;
+  /** What it says when it cannot start yet, but will soon. */
+  readonly startsAgain?: RegExp;
+  /** Runs once, before the first start. */
+  readonly prepare?: (scratch: string, dataDirectory: string) => Promise<void>;
   /** How many ports it listens on; the first is the clients'. */
   readonly ports: number;
-  args(ports: readonly number[], dataDirectory: string): readonly string[];
+  args(ports: readonly number[], dataDirectory: string, scratch: string): readonly string[];
   /** Asks something real of it. May throw while nobody listens. */
   answers(port: number): Promise<boolean>;
 }
@@ -175,14 +289,16 @@ interface Run {
 
 async function open(options: ServerOptions, kind: Kind): Promise<Server> {
   const ownData = options.dataDirectory === undefined;
-  const scratch = await Deno.makeTempDir({ prefix: `aetherflow-${kind.command}-` });
+  const name = kind.command.split("/").at(-1)!;
+  const scratch = await Deno.makeTempDir({ prefix: `aetherflow-${name}-` });
   const dataDirectory = options.dataDirectory ?? scratch;
   const logFile = `${scratch}/output.log`;
 
   function start(ports: readonly number[]): Run {
-    const args = [...kind.args(ports, dataDirectory), ...(options.args ?? [])];
-    const child = new Deno.Command(kind.command, {
-      args,
+    const args = [...kind.args(ports, dataDirectory, scratch), ...(options.args ?? [])];
+    const [command, ...words] = [...kind.runner ?? [], kind.command, ...args];
+    const child = new Deno.Command(command!, {
+      args: words,
       clearEnv: true, // etcd reads ETCD_* as flags
       env: { PATH: Deno.env.get("PATH") ?? "" },
       cwd: scratch,
@@ -234,6 +350,12 @@ async function open(options: ServerOptions, kind: Kind): Promise<Server> {
 
   let ports: readonly number[] = [];
   let run: Run | undefined;
+  try {
+    await kind.prepare?.(scratch, dataDirectory);
+  } catch (error) {
+    await clean();
+    throw error;
+  }
   for (let attempt = 1; run === undefined; attempt++) {
     ports = freePorts(kind.ports);
     const started = start(ports);
@@ -243,11 +365,12 @@ async function open(options: ServerOptions, kind: Kind): Promise<Server> {
       const said = await log();
       if (attempt < PORT_ATTEMPTS && /address already in use/i.test(said)) continue;
       await clean();
-      throw new Error(`${kind.command} did not get ready\n${said}`);
+      throw new Error(`${name} did not get ready\n${said}`);
     }
   }
 
   let current: Run = run;
+  const stopSignal = kind.stopSignal ?? "SIGTERM";
   const port = ports[0] ?? 0;
   return {
     address: `127.0.0.1:${port}`,
@@ -257,13 +380,16 @@ async function open(options: ServerOptions, kind: Kind): Promise<Server> {
       return current.child.pid;
     },
     log,
-    stop: () => end(current, "SIGTERM"),
+    stop: () => end(current, stopSignal),
     kill: () => end(current, "SIGKILL"),
     async restart() {
-      await end(current, "SIGTERM");
-      current = start(ports);
-      if (!await ready(current, port)) {
-        throw new Error(`${kind.command} did not get ready again\n${await log()}`);
+      await end(current, stopSignal);
+      for (let attempt = 1;; attempt++) {
+        current = start(ports);
+        if (await ready(current, port)) return;
+        const said = await log();
+        if (attempt < PORT_ATTEMPTS && kind.startsAgain?.test(said)) continue;
+        throw new Error(`${name} did not get ready again\n${said}`);
       }
     },
     async [Symbol.asyncDispose]() {

@@ -1,6 +1,0 @@
-/** Empties the environment that Node's modules see. ioredis and what it stands on read variables when they are loaded, and a
- *  worker that may read none would fail there; what they could be told by them, they are told by options. Imported before
- *  the library. */
-import process from "node:process";
-
-Object.defineProperty(process, "env", { value: Object.create(null), configurable: true, writable: true });
