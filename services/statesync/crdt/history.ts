@@ -173,18 +173,16 @@ export function undoEdits(
 ): { readonly update: Uint8Array | undefined; readonly undone: number } {
   const { parts } = request;
   const doc = openDoc(content.type, { snapshot: parts.snapshot, updates: [] }, false);
-  const edits = editsOf(doc, request).slice(-request.count);
+  const past = replay(doc, request);
+  const edits = past.edits.slice(-request.count);
   const made: Uint8Array[] = [];
   doc.clientID = newClientId(doc, random);
   doc.on("update", (update: Uint8Array) => made.push(update));
   const undo = new Y.UndoManager(doc);
+  undo.redoStack = past.undos.map(stackItem);
   for (const edit of edits.toReversed()) {
     // One at a time: the library goes on to the next one where there is nothing to take back.
-    undo.undoStack = [{
-      insertions: Y.mergeDeleteSets(edit.inserted),
-      deletions: Y.mergeDeleteSets(edit.removed),
-      meta: new Map(),
-    }];
+    undo.undoStack = [stackItem(edit)];
     undo.undo();
   }
   undo.destroy();
@@ -200,15 +198,25 @@ interface UserEdit {
   readonly removed: IdSet[];
 }
 
-/** Applies the updates and returns the user's edits that were not taken back, in their order. */
-function editsOf(doc: Y.Doc, { parts, userId, undone }: UndoRequest): UserEdit[] {
+function stackItem({ inserted, removed }: UserEdit): Y.UndoManager["undoStack"][number] {
+  return { insertions: Y.mergeDeleteSets(inserted), deletions: Y.mergeDeleteSets(removed), meta: new Map() };
+}
+
+/** Applies the updates and returns, in their order, the user's edits that were not taken back, and what undos made. */
+function replay(
+  doc: Y.Doc,
+  { parts, userId, undone }: UndoRequest,
+): { edits: UserEdit[]; undos: UserEdit[] } {
   const undos = new Map(undone.map((undo) => [undo.offset, undo]));
   const edits: UserEdit[] = [];
+  const made: UserEdit[] = [];
   let lastAtMs = -Infinity;
   for (const { offset, update, userId: author, atMs } of parts.updates) {
     const { inserted, removed } = applyNoting(doc, update);
     const undo = undos.get(offset);
     if (undo !== undefined) {
+      linkCopies(doc, inserted);
+      made.push({ inserted: [inserted], removed: [removed] });
       if (undo.userId === userId) edits.splice(Math.max(0, edits.length - undo.count));
       if (author === userId || undo.userId === userId) lastAtMs = -Infinity;
     } else if (author === userId) {
@@ -218,7 +226,46 @@ function editsOf(doc: Y.Doc, { parts, userId, undone }: UndoRequest): UserEdit[]
       lastAtMs = atMs;
     }
   }
-  return edits;
+  return { edits, undos: made };
+}
+
+/** Tells what an undo brought back from what it is a copy of, as the library notes it where it makes the copies: a later undo of
+ *  the original has to take the copy. In a text the copy was put before the original, in a map behind it. */
+function linkCopies(doc: Y.Doc, inserted: IdSet): void {
+  doc.transact((transaction) => {
+    for (const [client, ranges] of inserted.clients) {
+      const copies = doc.store.clients.get(client)!.filter(({ id, length }) =>
+        ranges.some(({ clock, len }) => id.clock >= clock && id.clock + length <= clock + len)
+      );
+      for (const copy of copies) {
+        const original = copy instanceof Y.Item ? originalOf(transaction, copy) : undefined;
+        if (original !== undefined && original.redone === null) original.redone = copy.id;
+      }
+    }
+  });
+}
+
+function originalOf(transaction: Y.Transaction, copy: Y.Item): Y.Item | undefined {
+  if (copy.parentSub !== null) {
+    for (let item = copy.left; item !== null; item = item.left) {
+      if (isSameContent(item, copy)) return item;
+    }
+    return undefined;
+  }
+  if (copy.rightOrigin === null) return undefined;
+  const original = Y.getItemCleanStart(transaction, copy.rightOrigin);
+  const { client, clock } = copy.rightOrigin;
+  if (original.length > copy.length) {
+    Y.getItemCleanStart(transaction, Y.createID(client, clock + copy.length));
+  }
+  return original instanceof Y.Item && isSameContent(original, copy) ? original : undefined;
+}
+
+function isSameContent(original: Y.Item, copy: Y.Item): boolean {
+  if (!original.deleted || original.length !== copy.length) return false;
+  const a = original.content, b = copy.content;
+  if (a instanceof Y.ContentString && b instanceof Y.ContentString) return a.str === b.str;
+  return a instanceof Y.ContentAny && b instanceof Y.ContentAny && isSameJson(a.arr, b.arr);
 }
 
 function applyNoting(doc: Y.Doc, update: Uint8Array): { inserted: IdSet; removed: IdSet } {

@@ -76,7 +76,7 @@ export function intentOf(content: Content, { type, change }: Edit): Intent {
   switch (change.kind) {
     case "text": {
       const needs = type === "create" ? [{ mark: "content", isThere: false, name: "the text" }] : [];
-      return { ...NOTHING, text: { root: "content", edits: change.edits }, needs };
+      return { ...NOTHING, text: { root: "content", edits: change.edits }, needs, isAtomic: type === "move" };
     }
     case "object":
       return objectIntent(content, type, change);

@@ -1,4 +1,5 @@
 /** What becomes of an operation that was made with an older version in view (SPEC §3). */
+import { StateSyncError } from "../errors.ts";
 import type { Content } from "./content.ts";
 import { meetText, oldLength, type TextDelta, transformDelta, withoutSteps } from "./delta.ts";
 import { isSameJson } from "./json.ts";
@@ -34,7 +35,7 @@ export interface Stale {
   /** What to do under `merge`, or when it meets nothing (SPEC §3.2). Where clocks are equal, keys decide. */
   merge(hlc: bigint, key?: string): Plan;
   /** What to do under `lww` (SPEC §3.3): the targets that it loses are left out. A change of what was removed loses, whatever its
-   *  clock: what was removed cannot come back from it. A move of cells that loses one target loses all. */
+   *  clock: what was removed cannot come back from it. A move that loses one target loses all. */
   lww(hlc: bigint, key?: string): Decision;
   /** What to do when somebody decides for it: everything, over what is there. */
   force(): Plan;
@@ -61,7 +62,7 @@ export function meetLater(content: Content, edit: Edit, later: readonly LaterEdi
 
 function checkWasEmpty(content: Content, need: Intent["needs"][number], later: readonly LaterEdit[]): void {
   const length = oldLength(content.segments(need.mark, textTouches(later, need.mark)));
-  if (length > 0) checkNeed(content, need);
+  if (length > 0) throw new StateSyncError("exists", need.name);
 }
 
 /** A meeting with what it is for the operation. */
