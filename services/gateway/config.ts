@@ -9,6 +9,7 @@ import {
 import { rateLimitConfigSchema } from "./limits/config.ts";
 import { gatewayAuthConfigSchema } from "./auth/config.ts";
 import { hubConfigSchema } from "./hub/config.ts";
+import { syncConfigSchema } from "./sync/config.ts";
 import { fallbacksConfigSchema, upstreamsConfigSchema } from "./resilience/config.ts";
 
 const http = z.strictObject({
@@ -137,6 +138,7 @@ export const gatewayConfigSchema = z.strictObject({
   idempotency: idempotencyConfigSchema,
   auth: gatewayAuthConfigSchema,
   hub: hubConfigSchema,
+  sync: syncConfigSchema,
   drain,
 }).prefault({});
 

@@ -39,6 +39,7 @@ import { createHubEventEndpoints, createHubSocketEndpoint } from "./edges/hub.ts
 import type { HttpListener } from "./edges/listener.ts";
 import type { RespListener } from "./edges/resp.ts";
 import { createRpcEdge } from "./edges/rpc.ts";
+import { createSyncEdge } from "./edges/sync.ts";
 import { createSystemEdge } from "./edges/system.ts";
 import { createChannelService } from "./hub/channel_service.ts";
 import { Hub } from "./hub/hub.ts";
@@ -66,6 +67,7 @@ import { createSeededRandom, randomFraction } from "../runtime/random.ts";
 import type { Peer, Peers, RpcServices } from "../runtime/worker_context.ts";
 import { buildRouteTable, type Exposure } from "./routes.ts";
 import type { Stages } from "./stages.ts";
+import { createSyncMetrics } from "./sync/metrics.ts";
 import { createTracing } from "./tracing.ts";
 import { pause, TimeoutQueue, type Timer } from "./timer.ts";
 
@@ -325,6 +327,15 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     heartbeatMs: config.heartbeatMs,
     isAllowedOrigin: (origin: string) => pageOrigins.has(origin) || pageOrigins.has("*"),
   };
+  const sync = createSyncEdge({
+    config: config.sync,
+    peers: deps.peers,
+    authenticator: authentication,
+    timer,
+    clock,
+    metrics: createSyncMetrics(deps.metrics),
+    log: deps.log,
+  });
   const requestSlots = new Slots(limits.concurrentRequests);
   const httpHandler = createHttpEdge({
     routes,
@@ -338,7 +349,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     connect,
     system,
     console: createConsoleEdge(),
-    sockets: [createHubSocketEndpoint(hubEdge), ...createHubEventEndpoints(hubEdge)],
+    sockets: [createHubSocketEndpoint(hubEdge), ...createHubEventEndpoints(hubEdge), ...sync.endpoints],
     metrics,
     stages,
     requestSlots,
@@ -433,6 +444,7 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     rpc.drain();
     connect.drain();
     hub.drain();
+    sync.drain();
     const done = new AbortController();
     const shutdown = Promise.all([listener.shutdown(), grpc.drain(), resp.shutdown()]).finally(() =>
       done.abort()
