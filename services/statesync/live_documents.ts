@@ -192,10 +192,16 @@ function decideClientUpdate(
   const { record, content, locks } = document;
   if (!document.clients.has(client)) throw new StateSyncError("unavailable", "the client has left");
   const access = requireAccess(client.principal, record, "read");
-  if (access === "read") throw new StateSyncError("denied", "the caller may read only");
   const { isMissing, touch } = content.inspect(update);
-  if (isMissing) throw new StateSyncError("missing");
   const { objects, hasContent, comments } = scopeOf(touch);
+  if (access === "read") {
+    if (isMissing || hasContent || comments.size > 0) {
+      throw new StateSyncError("denied", "the caller may read only");
+    }
+    // What a reader answers has the deletions of others, which are here.
+    return { value: undefined };
+  }
+  if (isMissing) throw new StateSyncError("missing");
   const userId = nameOf(client.principal);
   if (access === "comment" && hasContent) {
     throw new StateSyncError("denied", "the caller may write comments only");
