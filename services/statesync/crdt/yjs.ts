@@ -1,4 +1,3 @@
-/** Yjs, loaded so that it asks for no permission. The one place from which the service gets it. */
-import "./no_environment.ts";
-
+/** Yjs: the one place from which the service gets it. A worker without permission to read the environment imports
+ *  no_environment.ts before anything that leads here. */
 export * from "yjs";
