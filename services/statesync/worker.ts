@@ -1,4 +1,5 @@
 /** The document worker: documents that several people edit at once, served to its peers. */
+import "./crdt/no_environment.ts";
 import { SessionService } from "$proto/aetherflow/session/v1/session_pb.ts";
 import { StateSyncService } from "$proto/aetherflow/statesync/v1/statesync_pb.ts";
 import { SyncService } from "$proto/aetherflow/statesync/v1/sync_pb.ts";
