@@ -149,9 +149,15 @@ export class PostgresClient {
   }
 }
 
-/** An array as the server reads it: of texts, or of bytes for `bytea[]`. */
+/** A `text[]` as the server reads it. */
 export function arrayText(values: readonly string[]): string {
   const quoted = values.map((value) => `"${value.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`);
+  return `{${quoted.join(",")}}`;
+}
+
+/** A `bytea[]` as the server reads it. */
+export function bytesArrayText(values: readonly (Uint8Array | undefined)[]): string {
+  const quoted = values.map((value) => value === undefined ? "NULL" : `"\\\\x${value.toHex()}"`);
   return `{${quoted.join(",")}}`;
 }
 

@@ -1,6 +1,7 @@
 /** PostgreSQL servers: a pool with answers or errors in time, migrations, notices. */
 export {
   arrayText,
+  bytesArrayText,
   originalText,
   PostgresClient,
   type PostgresOptions,
