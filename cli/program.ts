@@ -33,6 +33,8 @@ function createProgram(done: (exitCode: number) => void): Command {
     .version(VERSION, "-V, --version", "Print the version")
     .helpOption("-h, --help", "Print this help")
     .helpCommand("help [command]", "Print the help of a command")
+    // Options of commands may have the names of these.
+    .enablePositionalOptions()
     .exitOverride()
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "aetherflow: ")) })
     .addHelpText(

@@ -65,7 +65,7 @@ Deno.test("the examples are of every type, and the conflicting edits are about t
   assertEquals(new Set(EXAMPLES.map(({ type }) => type)), new Set(["text", "whiteboard", "canvas", "sheet"]));
   const { content } = EXAMPLES.find(({ id }) => id === CONFLICT_EXAMPLE)!;
   for (const { index, delete: length } of CONFLICTING_EDITS) {
-    assertEquals(content.slice(index, index + length), "noon");
+    assert(content.slice(index, index + length).startsWith("noon"));
   }
   assertEquals(new Set(PEOPLE.map(({ color }) => color)).size, PEOPLE.length);
 });

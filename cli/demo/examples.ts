@@ -146,10 +146,10 @@ export const EXAMPLES: readonly Example[] = [
   },
 ];
 
-/** Two edits of the agreement at one place: the second one comes late, having seen version 1. */
+/** Two edits of the agreement that overlap: the second one comes late, having seen version 1. */
 export const CONFLICTING_EDITS = [
   { index: 22, delete: 4, insert: "ten in the morning" },
-  { index: 22, delete: 4, insert: "two" },
+  { index: 22, delete: 16, insert: "sunrise to sunset" },
 ] as const;
 
 /** What people of the demo write, sentence after sentence. */
