@@ -7,7 +7,7 @@ import type { Principal } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import type { Bagged } from "../../../transport/rpc/bag.ts";
 import type { CloseName } from "../sockets/close_codes.ts";
 import { newPresenceOwner, type SyncDocument } from "./document.ts";
-import type { Framing } from "./frames.ts";
+import { BadMessage, type Framing } from "./frames.ts";
 import type { Link, Links } from "./link.ts";
 import type { PresenceOwner } from "./presence.ts";
 
@@ -185,10 +185,15 @@ export class Channel implements Bagged {
     this.#options.speaker.onOpened(access, stateVector);
     const early = this.#early;
     this.#early = [];
-    for (const [what, bytes] of early) {
-      if (what === "question") this.question(bytes);
-      else if (what === "presence") this.showPresence(bytes);
-      else this.update(what, bytes);
+    try {
+      for (const [what, bytes] of early) {
+        if (what === "question") this.question(bytes);
+        else if (what === "presence") this.showPresence(bytes);
+        else this.update(what, bytes);
+      }
+    } catch (error) {
+      if (!(error instanceof BadMessage)) throw error;
+      this.end("badMessage", error.message);
     }
   }
 

@@ -46,7 +46,10 @@ export interface LinksDeps {
   readonly clock: { now(): number };
   readonly metrics: SyncMetrics;
   readonly maxMessageBytes: number;
-  readonly log: { info(message: string, fields?: Record<string, unknown>): void };
+  readonly log: {
+    info(message: string, fields?: Record<string, unknown>): void;
+    error(message: string, fields?: Record<string, unknown>): void;
+  };
 }
 
 /** A worker of the service. */
@@ -272,7 +275,14 @@ export class Link {
         shared[output.value.shared] = output.value.update;
       }
       const channel = this.#channels.get(number);
-      if (channel !== undefined) this.#tell(number, channel, output, shared);
+      if (channel === undefined) continue;
+      try {
+        this.#tell(number, channel, output, shared);
+      } catch (error) {
+        // One client's trouble is not that of all others on this call.
+        this.#deps.log.error("a synchronising client failed", { error });
+        channel.end("unavailable", "a fault of the gateway");
+      }
     }
     for (const output of documents) this.#documents.get(output.document)?.take(output);
   }
