@@ -127,7 +127,8 @@ export interface DocumentStore {
   /** Changes when offsets and sequences begin anew. */
   readonly epoch: string;
   /** Writes changes in their order, each atomically, and all durably when it resolves; several of one document follow one
-   *  another. When it rejects, none is written. One call at a time. At most 1,000 changes. */
+   *  another: behind one that is not written, the later ones of that document in the same call are not either, since they were
+   *  decided on top of it. When it rejects, none is written. One call at a time. At most 1,000 changes. */
   commit(changes: readonly Change[]): Promise<CommitResult[]>;
   load(docId: string): Awaitable<LoadedDocument | undefined>;
   record(docId: string): Awaitable<DocumentRecord | undefined>;

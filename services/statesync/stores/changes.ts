@@ -1,7 +1,7 @@
 /** What stores check of changes, and read off them, alike. */
 import { OPERATION_STATUSES } from "../records.ts";
 import type { DocumentRecord, Entry, StoredEntry } from "../records.ts";
-import type { Change, DocumentFilter, OperationFilter } from "../store.ts";
+import type { Change, CommitResult, DocumentFilter, OperationFilter } from "../store.ts";
 
 /** Changes of one commit at most: what is in memory of one is a multiple of their sizes. */
 export const MAX_CHANGES = 1_000;
@@ -24,6 +24,20 @@ export function checkChanges(changes: readonly Change[]): void {
       }
     }
   }
+}
+
+/** How a change ends. Of the documents in `lost` an earlier change of the same commit was not written: what was decided on top of
+ *  it is not written either, even where the document is at the offset that it supposes by somebody else's change. */
+export function follow<T extends { readonly kind: CommitResult["kind"] }>(
+  lost: Set<string>,
+  { docId, baseOffset }: Change,
+  write: () => T,
+): T | { readonly kind: "behind" } {
+  if (baseOffset > 0 && lost.has(docId)) return { kind: "behind" };
+  const result = write();
+  if (result.kind === "done") lost.delete(docId);
+  else lost.add(docId);
+  return result;
 }
 
 /** Everybody who is named in a document's permissions, each once. */

@@ -14,7 +14,7 @@ import type {
   Snapshot,
   StoredUpdate,
 } from "../store.ts";
-import { checkChanges, isInHistory, isListed, withStatus } from "./changes.ts";
+import { checkChanges, follow, isInHistory, isListed, withStatus } from "./changes.ts";
 import { compareUtf8 } from "./utf8_order.ts";
 
 /** An empty store. `epoch` is made up when it is left out. */
@@ -88,7 +88,10 @@ class MemoryStore implements DocumentStore {
     checkChanges(changes);
     if (this.#isClosed) return Promise.reject(new StateSyncError("stopped"));
     this.#groups++;
-    return Promise.resolve(changes.map((change) => this.#commitOne(change)));
+    const lost = new Set<string>();
+    return Promise.resolve(
+      changes.map((change) => follow(lost, change, () => this.#commitOne(change))),
+    );
   }
 
   #commitOne(change: Change): CommitResult {

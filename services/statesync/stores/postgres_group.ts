@@ -8,7 +8,7 @@ import {
 } from "../../../storage/postgres/mod.ts";
 import type { ConflictRecord, DocumentRecord, Entry, LockRecord, OperationStatus } from "../records.ts";
 import type { Change, CommitResult } from "../store.ts";
-import { foldedName, membersOf } from "./changes.ts";
+import { foldedName, follow, membersOf } from "./changes.ts";
 import { conflictText, extraText, operationBytes, settledText } from "./record_text.ts";
 
 /** The statement. It answers with `base`, the sequence before the group's first entry, or null. */
@@ -85,6 +85,11 @@ class DocumentOutcome {
   }
 }
 
+function kindOf(position: number, baseOffset: number): CommitResult["kind"] {
+  if (position === baseOffset) return "done";
+  return baseOffset === 0 ? "exists" : "behind";
+}
+
 /** A group of changes on documents at supposed positions. */
 export class Group {
   readonly #results: (CommitResult["kind"] | number)[] = [];
@@ -93,6 +98,7 @@ export class Group {
 
   /** Documents that `positions` has not are where the first change of each supposes them. */
   constructor(changes: readonly Change[], positions: ReadonlyMap<string, number>) {
+    const lost = new Set<string>();
     for (const change of changes) {
       const { docId, baseOffset, entries } = change;
       let outcome = this.#outcomes.get(docId);
@@ -101,8 +107,9 @@ export class Group {
         this.#outcomes.set(docId, outcome);
       }
       const position = outcome.isWritten ? outcome.record?.offset ?? 0 : outcome.position;
-      if (position !== baseOffset) {
-        this.#results.push(baseOffset === 0 ? "exists" : "behind");
+      const { kind } = follow(lost, change, () => ({ kind: kindOf(position, baseOffset) }));
+      if (kind !== "done") {
+        this.#results.push(kind);
         continue;
       }
       this.#results.push(this.#places + Math.min(1, entries.length));

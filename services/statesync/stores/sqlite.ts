@@ -25,7 +25,7 @@ import type {
   Snapshot,
   StoredUpdate,
 } from "../store.ts";
-import { checkChanges, foldedName } from "./changes.ts";
+import { checkChanges, foldedName, follow } from "./changes.ts";
 import {
   conflictOfText,
   conflictText,
@@ -135,7 +135,10 @@ class SqliteStore implements DocumentStore {
     const totals = { ...this.#totals };
     const results: CommitResult[] = [];
     const refused = this.#write(() => {
-      for (const change of changes) results.push(this.#commitOne(change, totals));
+      const lost = new Set<string>();
+      for (const change of changes) {
+        results.push(follow(lost, change, () => this.#commitOne(change, totals)));
+      }
       if (results.some(({ kind }) => kind === "done")) this.#setTotals(totals);
     });
     if (refused !== undefined) return Promise.reject(refused);
