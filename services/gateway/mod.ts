@@ -77,6 +77,9 @@ const SELF_INSTANCES: readonly Peer[] = [
   { name: SELF, service: SELF, address: { hostname: "", port: 0 }, state: "up", incarnation: 1 },
 ];
 
+/** How long sockets may take to close when the gateway goes, in milliseconds; then they are cut off. */
+const FAREWELL_MS = 1_000;
+
 /** What the gateway offers. The RPCs, their paths and their bodies are told by proto/. */
 export const EXPOSED: readonly Exposure[] = [
   { service: AdminService, peer: SELF, dialect: "aetherflow" },
@@ -443,7 +446,12 @@ export function createGatewayModule(deps: GatewayDeps): GatewayModule {
     }
     rpc.drain();
     connect.drain();
-    hub.drain();
+    const sentAway = new AbortController();
+    const farewell = hub.drain().finally(() => sentAway.abort());
+    if (hub.stats.connections > 0) {
+      // The server's shutdown would cut sockets off before they have been told when to come back.
+      await Promise.race([farewell, pause(timer, Math.min(FAREWELL_MS, deadlineMs / 2), sentAway.signal)]);
+    }
     sync.drain();
     const done = new AbortController();
     const shutdown = Promise.all([listener.shutdown(), grpc.drain(), resp.shutdown()]).finally(() =>

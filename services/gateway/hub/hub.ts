@@ -118,6 +118,7 @@ export class Hub {
   readonly #connections = new Set<Connection>();
   readonly #users = new Map<string, number>();
   readonly #cancels: { sweep?: () => void; tick?: () => void } = {};
+  readonly #emptied = Promise.withResolvers<void>();
   #historyBytes = 0;
   #isDraining = false;
 
@@ -156,6 +157,7 @@ export class Hub {
   /** The socket of a connection is gone. */
   forget(connection: Connection): void {
     this.#connections.delete(connection);
+    if (this.#connections.size === 0) this.#emptied.resolve();
   }
 
   /** Counts a user of a connection that begins (1) or ends (-1). */
@@ -166,10 +168,12 @@ export class Hub {
     else this.#users.set(key, count);
   }
 
-  /** Sends everybody away, each to come back at a time of its own, and takes nobody any more. Idempotent. */
-  drain(): void {
+  /** Sends everybody away, each to come back at a time of its own, and takes nobody any more. Resolves when all have gone.
+   *  Idempotent. */
+  async drain(): Promise<void> {
     this.#isDraining = true;
     for (const connection of [...this.#connections]) connection.sendAway();
+    if (this.#connections.size > 0) await this.#emptied.promise;
   }
 
   /** Lets go of channels and timers. */

@@ -16,7 +16,7 @@ import {
   KeyValueService,
 } from "$proto/aetherflow/kv/v1/kv_pb.ts";
 import { HostService, WorkerService, WorkerStatus_State } from "$proto/aetherflow/host/v1/host_pb.ts";
-import { KV, Watch, type WatchResponse } from "$proto/etcdserverpb/rpc_pb.ts";
+import { KV, Maintenance, Watch, type WatchResponse } from "$proto/etcdserverpb/rpc_pb.ts";
 
 /** The service, and what tests do to it. */
 export interface FakeKv {
@@ -185,6 +185,7 @@ export function createFakeKv(): FakeKv {
         throw new ConnectError("etcdserver: mvcc: required revision is a future revision", Code.OutOfRange);
       },
     });
+    router.service(Maintenance, { status: () => ({ header: { ...header(), clusterId: 7n } }) });
     router.service(Watch, {
       async *watch(requests, context) {
         await enter("Watch", context);
