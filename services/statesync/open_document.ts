@@ -14,8 +14,6 @@ import type { Change, LoadedDocument } from "./store.ts";
 
 /** What an open document takes in memory besides its content, in bytes: about what an empty Yjs document has. */
 const FIXED_BYTES = 4_096;
-/** Keys of operations that are remembered, so that one which comes again at once is known without the store. */
-const RECENT_KEYS_MAX = 128;
 
 /** Waits for what was under way: true when it is kept, false when it was lost to somebody else's change. */
 interface Waiter {
@@ -69,7 +67,8 @@ export class OpenDocument {
   older: OpenDocument | undefined;
   /** What its size was counted with. */
   countedBytes = 0;
-  #recentKeys = new Map<string, Entry>();
+  /** Entries of operations under way, by key: the store does not know them yet. */
+  readonly #pendingKeys = new Map<string, Entry>();
   #begun = 0;
   #ended = 0;
   #waiters: Waiter[] = [];
@@ -105,9 +104,9 @@ export class OpenDocument {
       this.reloading === undefined && this.#waiters.length === 0;
   }
 
-  /** An operation that was answered lately. */
-  recentByKey(key: string): Entry | undefined {
-    return this.#recentKeys.get(key);
+  /** The operation of that key, if it is under way. */
+  pendingByKey(key: string): Entry | undefined {
+    return this.#pendingKeys.get(key);
   }
 
   /** Takes a change as made, which is now under way to the store. Its update is part of the content already. */
@@ -127,7 +126,7 @@ export class OpenDocument {
         version = entry.version;
         this.edits.add(entry);
       }
-      if (entry.operationKey !== undefined) this.#remember(entry.operationKey, entry);
+      if (entry.operationKey !== undefined) this.#pendingKeys.set(entry.operationKey, entry);
     }
     this.record = change.record;
     this.#applyLocks(change);
@@ -137,7 +136,8 @@ export class OpenDocument {
   end(change: Change): void {
     if (++this.#ended === this.#begun) this.decided.clear();
     if (change.record !== undefined) this.kept = change.record;
-    for (const { type, userId } of change.entries) {
+    for (const { type, userId, operationKey } of change.entries) {
+      if (operationKey !== undefined) this.#pendingKeys.delete(operationKey);
       if (type === "user_joined") this.announced.add(userId);
       else if (type === "user_left") this.announced.delete(userId);
     }
@@ -178,7 +178,7 @@ export class OpenDocument {
     this.oldestOffset = loaded.oldestOffset;
     this.snapshotOffset = loaded.snapshot?.offset ?? 0;
     this.stateBytes = bytesOf(loaded);
-    this.#recentKeys.clear();
+    this.#pendingKeys.clear();
     this.decided.clear();
     if (isOther && this.listeners.size > 0) this.#untold = [...this.shared.whole()];
     for (const waiter of this.#waiters.splice(0)) waiter.resolve(false);
@@ -277,11 +277,6 @@ export class OpenDocument {
   /** What a caller may do, with what is under way. */
   accessOf(principal: Principal | undefined): AccessLevel {
     return accessOf(principal, this.record);
-  }
-
-  #remember(key: string, entry: Entry): void {
-    if (this.#recentKeys.size >= RECENT_KEYS_MAX) this.#recentKeys = new Map();
-    this.#recentKeys.set(key, entry);
   }
 
   #applyLocks({ putLocks, removeLocks }: Change): void {

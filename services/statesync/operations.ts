@@ -102,8 +102,8 @@ export class OperationCall {
   }
 
   #earlierOf(document: OpenDocument): Entry | undefined | Promise<void> {
-    const recent = document.recentByKey(this.#key);
-    if (recent !== undefined) return recent;
+    const pending = document.pendingByKey(this.#key);
+    if (pending !== undefined) return pending;
     if (this.#askedGeneration === document.generation) return this.#earlier;
     this.#askedGeneration = document.generation;
     const found = this.#deps.store.operationByKey(this.docId, this.#key);

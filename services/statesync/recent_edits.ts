@@ -4,7 +4,7 @@ import type { Touch } from "./crdt/touch.ts";
 import type { Entry } from "./records.ts";
 
 /** Edits remembered; those of an operation that is staler are read from the store. */
-const EDITS_MAX = 128;
+const EDITS_MAX = 64;
 /** Bytes that they take. One edit is remembered whatever its size. */
 const BYTES_MAX = 262_144;
 /** The part of a hybrid logical clock that counts within a millisecond. */
