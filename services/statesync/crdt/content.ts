@@ -14,6 +14,7 @@ import { GONE, itemsOf, oldText, segmentsOf } from "./segments.ts";
 import { diffTexts } from "./text_diff.ts";
 import { changeText, checkCuts } from "./text_change.ts";
 import { OBJECT_TEXT, partsOf, type TextTouch, type Touch } from "./touch.ts";
+import { canIntegrate, isSuspicious, MAX_COMPARISONS } from "./trial.ts";
 import * as Y from "./yjs.ts";
 
 export type { Inspection };
@@ -123,7 +124,20 @@ export class Content {
   /** Says what a client's update (which was checked) would do, before it is applied.
    *  @throws {StateSyncError} `hostile` for one that would do harm. */
   inspect(update: Uint8Array): Inspection {
-    return inspectUpdate(this.doc, this.type, update);
+    const inspection = inspectUpdate(this.doc, this.type, update);
+    const { structs } = inspection;
+    if (isSuspicious(this.doc, structs.length) && !canIntegrate(this.copy(), structs)) {
+      throw new StateSyncError(
+        "hostile",
+        `${structs.length} structs take more than ${MAX_COMPARISONS} comparisons`,
+      );
+    }
+    return inspection;
+  }
+
+  private copy(): Y.Doc {
+    const snapshot = { offset: 0, version: 0, state: this.encodeState() };
+    return openDoc(this.type, { snapshot, updates: [] }, true);
   }
 
   /** Applies an update that was checked and inspected, and of which nothing is missing. Returns what of it was new. */

@@ -349,9 +349,9 @@ Deno.test("Content refuses damaged updates or applies them whole: nothing waits,
       content.canonical();
       create("whiteboard").applyRemote(content.encodeState());
     }),
-    { numRuns: 3_000 },
+    { numRuns: 1_500 },
   );
-  assert(applied > 100, `only ${applied} were applied`);
+  assert(applied > 50, `only ${applied} were applied`);
 });
 
 Deno.test("Content.inspect() of undamaged updates is never missing anything, and says the roots that change", () => {

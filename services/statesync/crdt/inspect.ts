@@ -10,6 +10,8 @@ export interface Inspection {
   /** It builds on edits that are not here: the client is to be asked for all it has. Its touch is empty then. */
   readonly isMissing: boolean;
   readonly touch: Touch;
+  /** Its new structs, in the order in which Yjs integrates them. */
+  readonly structs: readonly (Y.Item | Y.GC)[];
 }
 
 /** Levels of shared types in one another. Yjs removes them by recursion; editors make a few dozens. */
@@ -60,6 +62,7 @@ class Inspector {
   private readonly properties = new Map<string, unknown>();
   private readonly texts = new Map<string, { inserted: IdRange[]; removed: IdRange[] }>();
   private readonly roots = new Map<unknown, string>();
+  private readonly order: (Y.Item | Y.GC)[] = [];
   private hasOthers = false;
 
   constructor(
@@ -88,21 +91,23 @@ class Inspector {
   }
 
   ahead(): Inspection {
-    if (!this.walk() || !this.hasRemoved()) return { isMissing: true, touch: NO_TOUCH };
+    if (!this.walk() || !this.hasRemoved()) return { isMissing: true, touch: NO_TOUCH, structs: [] };
     for (const group of this.groups.values()) {
       const known = Y.getState(this.doc.store, group.client);
       group.structs.forEach((struct, i) => {
-        if (struct.id.clock + struct.length > known) this.add(struct, group.places[i], known);
+        if (struct instanceof Y.Skip || struct.id.clock + struct.length <= known) return;
+        this.add(struct, group.places[i], known);
       });
     }
     this.addRemovals(true);
-    return { isMissing: false, touch: this.touch() };
+    return { isMissing: false, touch: this.touch(), structs: this.order };
   }
 
   behind(): Touch {
     for (const { structs } of this.groups.values()) {
       for (const struct of structs) {
-        if (struct instanceof Y.Item) this.add(struct, this.placeOf(struct.id), 0);
+        const place = struct instanceof Y.Item ? this.placeOf(struct.id) : undefined;
+        if (place !== undefined) this.add(struct, place, 0);
       }
     }
     this.addRemovals(false);
@@ -114,9 +119,9 @@ class Inspector {
   }
 
   /** Walks all structs, each after those it builds on; false if some cannot be. Each is looked at once, and once more where it
-   *  had to wait for another client's. */
+   *  had to wait for another client's. Like Yjs, it begins with the highest client id. */
   private walk(): boolean {
-    for (const group of this.groups.values()) {
+    for (const group of [...this.groups.values()].sort((a, b) => b.client - a.client)) {
       const stack: Goal[] = [{ group, clock: Infinity }];
       group.isUnderWay = true;
       for (let goal = stack.at(-1); goal !== undefined; goal = stack.at(-1)) {
@@ -147,7 +152,10 @@ class Inspector {
         if (needed !== undefined) return needed;
         group.places[group.next] = this.resolve(struct);
       }
-      group.state = Math.max(group.state, struct.id.clock + struct.length);
+      const end = struct.id.clock + struct.length;
+      if (end <= group.state) continue;
+      group.state = end;
+      this.order.push(struct);
     }
     return undefined;
   }
@@ -241,9 +249,13 @@ class Inspector {
     return true;
   }
 
-  /** Notes what a new struct touches. In a map, one that comes removed still takes the place of what was there. */
+  /** Notes what a new struct touches; one that is only collected touches something of which nothing is known. In a map, one that
+   *  comes removed still takes the place of what was there. */
   private add(struct: Struct, place: Place | undefined, known: number): void {
-    if (!(struct instanceof Y.Item) || place === undefined) return;
+    if (!(struct instanceof Y.Item) || place === undefined) {
+      this.hasOthers = true;
+      return;
+    }
     const { client, clock } = struct.id;
     const isRemoved = struct.content instanceof Y.ContentDeleted;
     if (this.isTextRoot(place)) {
@@ -260,7 +272,7 @@ class Inspector {
       } else if (!this.properties.has(target)) {
         this.properties.set(target, undefined);
       }
-    } else if (!isRemoved) {
+    } else {
       this.hasOthers = true;
     }
   }

@@ -1,7 +1,7 @@
 /** What becomes of an operation that was made with an older version in view (SPEC §3). */
 import { StateSyncError } from "../errors.ts";
 import type { Content } from "./content.ts";
-import { meetText, oldLength, type TextDelta, transformDelta, withoutSteps } from "./delta.ts";
+import { meetText, oldLength, type Segment, type TextDelta, transformDelta, withoutSteps } from "./delta.ts";
 import { isSameJson } from "./json.ts";
 import type { Edit } from "./operation.ts";
 import { checkNeed, type Intent, intentOf, type Plan } from "./plan.ts";
@@ -53,16 +53,17 @@ export interface Decision {
  *  @throws {StateSyncError} as planEdit, of the content that it had in view. */
 export function meetLater(content: Content, edit: Edit, later: readonly LaterEdit[]): Stale {
   const intent = intentOf(content, edit);
+  const segments = intent.text === undefined
+    ? []
+    : content.segments(intent.text.root, textTouches(later, intent.text.root));
   for (const need of intent.needs) {
-    if (need.mark === "content") checkWasEmpty(content, need, later);
-    else if (!later.some(({ touch }) => touch.properties.has(need.mark))) checkNeed(content, need);
+    if (need.mark === "content") {
+      if (oldLength(segments) > 0) throw new StateSyncError("exists", need.name);
+    } else if (!later.some(({ touch }) => touch.properties.has(need.mark))) {
+      checkNeed(content, need);
+    }
   }
-  return new StaleEdit(content, intent, later);
-}
-
-function checkWasEmpty(content: Content, need: Intent["needs"][number], later: readonly LaterEdit[]): void {
-  const length = oldLength(content.segments(need.mark, textTouches(later, need.mark)));
-  if (length > 0) throw new StateSyncError("exists", need.name);
+  return new StaleEdit(content, intent, later, segments);
 }
 
 /** A meeting with what it is for the operation. */
@@ -81,6 +82,8 @@ class StaleEdit implements Stale {
     private readonly content: Content,
     private readonly intent: Intent,
     private readonly later: readonly LaterEdit[],
+    /** Of the text that it edits. */
+    private readonly segments: readonly Segment[],
   ) {
     this.delta = this.oldDelta();
     this.meetings = [...this.meetPlaces(), ...this.meetProperties(), ...this.meetSteps()];
@@ -111,7 +114,7 @@ class StaleEdit implements Stale {
 
   /** Everything without what is lost. */
   private plan(lost: readonly Found[]): Plan {
-    const { intent, content } = this;
+    const { intent } = this;
     const isNothing = lost.some(({ kind }) => kind === "gone" || kind === "removal") ||
       (intent.isAtomic && lost.length > 0);
     if (isNothing) return { properties: new Map(), texts: new Map(), emptied: [] };
@@ -123,9 +126,7 @@ class StaleEdit implements Stale {
     }
     const texts = new Map<string, TextDelta>();
     if (intent.text !== undefined) {
-      const { root } = intent.text;
-      const segments = content.segments(root, textTouches(this.later, root));
-      texts.set(root, transformDelta(withoutSteps(this.delta!, steps), segments));
+      texts.set(intent.text.root, transformDelta(withoutSteps(this.delta!, steps), this.segments));
     }
     return { properties, texts, emptied: intent.emptied };
   }
@@ -134,18 +135,16 @@ class StaleEdit implements Stale {
   private oldDelta(): TextDelta | undefined {
     const { content, intent: { text } } = this;
     if (text === undefined) return undefined;
-    const touches = textTouches(this.later, text.root);
     const whole = text.edits[0]?.isWhole === true ? text.edits[0].insert : undefined;
     return whole === undefined
-      ? composeEdits(oldLength(content.segments(text.root, touches)), text.edits)
-      : diffTexts(content.textBefore(text.root, touches), whole);
+      ? composeEdits(oldLength(this.segments), text.edits)
+      : diffTexts(content.textBefore(text.root, textTouches(this.later, text.root)), whole);
   }
 
   private *meetSteps(): Iterable<Found> {
     const { text } = this.intent;
     if (text === undefined) return;
-    const segments = this.content.segments(text.root, textTouches(this.later, text.root));
-    for (const { step, index, length, edits } of meetText(this.delta!, segments)) {
+    for (const { step, index, length, edits } of meetText(this.delta!, this.segments)) {
       const target = text.root.startsWith(OBJECT_TEXT)
         ? `${text.root.slice(OBJECT_TEXT.length)}/text`
         : `${index}:${length}`;
