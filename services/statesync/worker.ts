@@ -37,7 +37,8 @@ runWorker({
     });
     await service.readLocks();
     log.info("the store is open", { engine: config.engine, durability: config.durability });
-    const sync = createSyncHandlers({ live, endOfTurn, log });
+    const timer = { now: () => clock.now(), after };
+    const sync = createSyncHandlers({ live, endOfTurn, timer, log });
     registerStatesyncMetrics(metrics, {
       figures: () => service.figures(),
       stats: () => store.stats(),
@@ -104,6 +105,11 @@ function startBackground(
 
 function endOfTurn(run: () => void): void {
   setImmediate(run);
+}
+
+function after(delayMs: number, run: () => void): () => void {
+  const timer = setTimeout(run, delayMs);
+  return () => clearTimeout(timer);
 }
 
 /** Resolves after `ms`, or when the signal aborts. */

@@ -1,8 +1,8 @@
 /** One document's clients on this gateway: what all of them get is encoded once for each framing, and the same bytes go to each.
  *
- *  Rounds. After the edits of one round went out, the link is told that the next ones may come, not before as much time has
- *  passed as a round to so many clients takes. What becomes durable meanwhile comes as one update: under load the cost of an
- *  edit for each client falls with the number of edits, and what waits does not grow. */
+ *  Rounds. After an update went out, the link is told that the next one may come, not before the sockets had the time to write
+ *  it. What becomes durable meanwhile comes as one update: under load the cost of an edit for each client falls with the number
+ *  of edits, and what waits does not grow. */
 import type { DocumentOutput, SyncAnswer } from "$proto/aetherflow/statesync/v1/sync_pb.ts";
 import { Bag } from "../../../transport/rpc/bag.ts";
 import { joinBytes } from "../../runtime/bytes.ts";
@@ -12,11 +12,10 @@ import { answerFrame, awarenessFrame, type Framing, updateFrame } from "./frames
 import type { SyncMetrics } from "./metrics.ts";
 import { Presence, type PresenceOwner } from "./presence.ts";
 
-/** Length of a round for each client, in milliseconds: some five times what sending takes, most of it the kernel's, which leaves
- *  the worker four fifths for all else. */
-const ROUND_MS_PER_CLIENT = 0.04;
-/** Longest round, in milliseconds: with what sending takes, an edit is at 1,500 clients within 45. */
-const ROUND_MS_MAX = 25;
+/** Length of a round for each client, in milliseconds: somewhat more than it takes until its socket has written a frame. */
+const ROUND_MS_PER_CLIENT = 0.012;
+/** Longest round, in milliseconds. */
+const ROUND_MS_MAX = 50;
 /** Shortest and longest time between two ticks of presence, in milliseconds, and what each client adds. */
 const TICK_MS_MIN = 50;
 const TICK_MS_MAX = 200;

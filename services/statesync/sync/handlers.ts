@@ -15,7 +15,7 @@ import { DOCUMENT_TYPES, type DocumentType } from "../records.ts";
 import { StateSyncError } from "../errors.ts";
 import type { Joined, LiveDocument, LiveDocuments } from "../live.ts";
 import { Channel } from "./channel.ts";
-import { LinkDocument } from "./link_document.ts";
+import { LinkDocument, type SyncTimer } from "./link_document.ts";
 import { Outbox, OUTPUTS_MAX } from "./outbox.ts";
 
 /** Channels of one link; a gateway worker lets in fewer sockets. */
@@ -26,6 +26,7 @@ export interface SyncHandlersDeps {
   readonly live: LiveDocuments;
   /** Calls `fn` when the events that wait now have been handled. */
   endOfTurn(fn: () => void): void;
+  readonly timer: SyncTimer;
   readonly log: { error(message: string, fields?: Record<string, unknown>): void };
 }
 
@@ -191,6 +192,7 @@ class ServerLink {
       document = new LinkDocument({
         live,
         number: this.#free.pop() ?? this.#byNumber.length,
+        timer: this.#deps.timer,
         onWaiting: (waiting) => this.outbox.add(waiting),
         onOverflow: (full) => this.#drop(full),
       });

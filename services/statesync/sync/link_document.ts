@@ -10,8 +10,22 @@ export const WAITING_BYTES_MAX = 16 * 1_024 * 1_024;
 export const PRESENCE_BYTES_MAX = 1_024 * 1_024;
 /** Bytes of edits that are merged into one update at a time. */
 const MERGED_BYTES_MAX = 1_024 * 1_024;
+/** How long edits wait for more to go with them, in milliseconds: so much for each client that gets them, since what an edit costs is
+ *  mostly what sending something to each client costs. With few clients that is nothing, with many it is less than eyes see. */
+const HOLD_MS_PER_CLIENT = 0.05;
+const HOLD_MS_MAX = 25;
+/** An edit goes at once when the last one is longer ago than so many times that: nothing is about to come. */
+const SPARSE_FACTOR = 4;
 /** What an output takes besides its bytes, about. */
 const OUTPUT_BYTES = 16;
+
+/** Time, passed in. */
+export interface SyncTimer {
+  /** Monotonic milliseconds. */
+  now(): number;
+  /** Calls `fn` once, `delayMs` milliseconds from now; the returned function cancels it. */
+  after(delayMs: number, fn: () => void): () => void;
+}
 
 /** What `take` took. */
 interface Taken {
@@ -24,6 +38,7 @@ interface Taken {
 export interface LinkDocumentDeps {
   readonly live: LiveDocument;
   readonly number: number;
+  readonly timer: SyncTimer;
   /** It has something to send. */
   onWaiting(document: LinkDocument): void;
   /** More waits than may. */
@@ -43,6 +58,10 @@ export class LinkDocument {
   #presence: Uint8Array[] = [];
   #presenceBytes = 0;
   #isReady = true;
+  /** When edits were taken last. */
+  #takenAtMs = -Infinity;
+  /** Edits wait for more. */
+  #cancelHold: (() => void) | undefined;
   #wantsPresence = false;
   #toldWantsPresence = false;
 
@@ -56,7 +75,7 @@ export class LinkDocument {
   /** The gateway has given the last content to all clients. */
   ready(): void {
     this.#isReady = true;
-    if (this.#updates.length > 0) this.#deps.onWaiting(this);
+    if (this.#updates.length > 0 && this.#cancelHold === undefined) this.#deps.onWaiting(this);
   }
 
   /** Presence of clients of another gateway. */
@@ -78,7 +97,7 @@ export class LinkDocument {
   /** Takes what may be sent now, about `room` bytes of it. An update that is larger than that comes when it has a message to
    *  itself (`isAlone`); `hasMore` says that something is left which could be sent. */
   take(room: number, isAlone: boolean): Taken {
-    const first = this.#isReady ? this.#updates[0] : undefined;
+    const first = this.#isReady && this.#cancelHold === undefined ? this.#updates[0] : undefined;
     if (first !== undefined && first.length > room && !isAlone) return { ...NOTHING, hasMore: true };
     const update = first === undefined ? undefined : this.#takeUpdates(room);
     const isLarge = update !== undefined && update.length > MERGED_BYTES_MAX;
@@ -92,7 +111,10 @@ export class LinkDocument {
     const isNews = wants !== this.#toldWantsPresence;
     this.#toldWantsPresence = wants;
     if (update === undefined && presence.length === 0 && !isNews) return NOTHING;
-    if (update !== undefined) this.#isReady = false;
+    if (update !== undefined) {
+      this.#isReady = false;
+      this.#takenAtMs = this.#deps.timer.now();
+    }
     const output: DocumentOutput = {
       $typeName: "aetherflow.statesync.v1.DocumentOutput",
       document: this.number,
@@ -107,6 +129,7 @@ export class LinkDocument {
   /** Hears of nothing more. */
   close(): void {
     this.#stop();
+    this.#cancelHold?.();
     this.#updates = [];
     this.#presence = [];
   }
@@ -114,8 +137,20 @@ export class LinkDocument {
   #onUpdate(update: Uint8Array): void {
     this.#updates.push(update);
     this.#waitingBytes += update.length;
-    if (this.#waitingBytes > WAITING_BYTES_MAX) this.#deps.onOverflow(this);
-    else if (this.#isReady) this.#deps.onWaiting(this);
+    if (this.#waitingBytes > WAITING_BYTES_MAX) return this.#deps.onOverflow(this);
+    if (this.#updates.length === 1) this.#hold();
+    if (this.#isReady && this.#cancelHold === undefined) this.#deps.onWaiting(this);
+  }
+
+  /** Lets the first of some edits wait for the others. */
+  #hold(): void {
+    const { timer } = this.#deps;
+    const holdMs = Math.min(this.channels.size * HOLD_MS_PER_CLIENT, HOLD_MS_MAX);
+    if (holdMs < 1 || timer.now() - this.#takenAtMs > holdMs * SPARSE_FACTOR) return;
+    this.#cancelHold = timer.after(holdMs, () => {
+      this.#cancelHold = undefined;
+      if (this.#isReady) this.#deps.onWaiting(this);
+    });
   }
 
   #takeUpdates(room: number): Uint8Array {
