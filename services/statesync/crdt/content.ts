@@ -126,7 +126,7 @@ export class Content {
   inspect(update: Uint8Array): Inspection {
     const inspection = inspectUpdate(this.doc, this.type, update);
     const { structs } = inspection;
-    if (isSuspicious(this.doc, structs.length) && !canIntegrate(this.copy(), structs)) {
+    if (isSuspicious(this.doc, structs) && !canIntegrate(this.copy(), structs)) {
       throw new StateSyncError(
         "hostile",
         `${structs.length} structs take more than ${MAX_COMPARISONS} comparisons`,

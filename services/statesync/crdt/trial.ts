@@ -6,16 +6,101 @@ import * as Y from "./yjs.ts";
 /** Comparisons that one update may need: at about 100 ns each, the document worker stands still for less than half a second. */
 export const MAX_COMPARISONS = 4_000_000;
 
-/** Whether an update of so many new structs may need more, whatever it says. */
-export function isSuspicious(doc: Y.Doc, newStructs: number): boolean {
-  if (newStructs < SAFE_STRUCTS) return false;
-  let structs = newStructs;
-  for (const own of doc.store.clients.values()) structs += own.length;
-  return newStructs * structs > MAX_COMPARISONS;
+/** Whether an update with such new structs, in the order of their integration, may need more. */
+export function isSuspicious(doc: Y.Doc, structs: readonly (Y.Item | Y.GC)[]): boolean {
+  if (structs.length < SAFE_STRUCTS) return false;
+  let total = structs.length;
+  for (const own of doc.store.clients.values()) total += own.length;
+  return structs.length * total > MAX_COMPARISONS && countUnproven(doc, structs) * total > MAX_COMPARISONS;
 }
 
 /** Updates of fewer structs are not counted: with 400,000 of them in the document they stay below the bound. */
 const SAFE_STRUCTS = 10;
+
+/** Counts the structs of which it does not follow at once that nothing stands where they belong. */
+function countUnproven(doc: Y.Doc, structs: readonly (Y.Item | Y.GC)[]): number {
+  const neighbours = new Neighbours(doc);
+  let unproven = 0;
+  for (const struct of structs) {
+    if (struct instanceof Y.Item && !neighbours.put(struct)) unproven++;
+  }
+  return unproven;
+}
+
+const END = "end";
+
+/** Which pieces of content stand side by side, as far as it is known: in the document, and of new structs that came exactly between
+ *  two that did. */
+class Neighbours {
+  /** Id of what follows, by id of a piece's end; of structs whose place is not known there is nothing. */
+  private readonly next = new Map<string, string>();
+  /** New structs that are the first of their list or key, and where there is a new first: `before` a struct, or `in` a list or
+   *  key that was empty. */
+  private readonly firsts = new Set<string>();
+
+  constructor(private readonly doc: Y.Doc) {}
+
+  /** Puts a struct between its neighbours; false if it is not known that they are. */
+  put(item: Y.Item): boolean {
+    const { origin, rightOrigin, id: { client, clock }, length } = item;
+    const right = rightOrigin === null ? END : keyOf(rightOrigin);
+    if (origin === null ? !this.takeFirst(item, right) : this.after(origin) !== right) return false;
+    const first = `${client}/${clock}`;
+    if (origin === null) this.firsts.add(first);
+    else this.next.set(keyOf(origin), first);
+    for (let i = 1; i < length && length <= INNER_PIECES; i++) {
+      this.next.set(`${client}/${clock + i - 1}`, `${client}/${clock + i}`);
+    }
+    this.next.set(`${client}/${clock + length - 1}`, right);
+    return true;
+  }
+
+  private after(id: Y.ID): string | undefined {
+    const known = this.next.get(keyOf(id));
+    if (known !== undefined) return known;
+    const item = itemAt(this.doc, id);
+    if (item === undefined) return undefined;
+    if (id.clock < item.id.clock + item.length - 1) return `${id.client}/${id.clock + 1}`;
+    return item.right === null ? END : keyOf(item.right.id);
+  }
+
+  /** Whether what follows is the first where it is; it is no more. */
+  private takeFirst({ rightOrigin, parent, parentSub }: Y.Item, right: string): boolean {
+    if (rightOrigin !== null) {
+      if (this.firsts.delete(right)) return true;
+      const item = itemAt(this.doc, rightOrigin);
+      const place = `before ${right}`;
+      if (item === undefined || item.left !== null || item.id.clock !== rightOrigin.clock) return false;
+      if (this.firsts.has(place)) return false;
+      this.firsts.add(place);
+      return true;
+    }
+    const place = `in ${typeof parent === "string" ? parent : keyOf(parent as Y.ID)} ${parentSub}`;
+    if (this.firsts.has(place)) return false;
+    this.firsts.add(place);
+    const type = typeof parent === "string" ? this.doc.share.get(parent) : typeAt(this.doc, parent as Y.ID);
+    return type === undefined || (parentSub === null ? type._start === null : !type._map.has(parentSub));
+  }
+}
+
+/** Structs of more pieces are not taken apart: what is put within them counts as unproven. */
+const INNER_PIECES = 64;
+
+function keyOf({ client, clock }: Y.ID): string {
+  return `${client}/${clock}`;
+}
+
+/** The struct of the document with that id; undefined where there is none, or it is collected. */
+function itemAt(doc: Y.Doc, id: Y.ID): Y.Item | undefined {
+  if (id.clock >= Y.getState(doc.store, id.client)) return undefined;
+  const struct = Y.getItem(doc.store, id);
+  return struct instanceof Y.Item ? struct : undefined;
+}
+
+function typeAt(doc: Y.Doc, id: Y.ID): Y.AbstractType<unknown> | undefined {
+  const item = itemAt(doc, id);
+  return item !== undefined && item.content instanceof Y.ContentType ? item.content.type : undefined;
+}
 
 /** Integrates new structs into a copy, as long as they need no more than the bound; says whether they did. They cannot be used
  *  afterwards, nor can the copy. */
