@@ -10,6 +10,8 @@ const RELOADABLE: readonly string[] = [
   "session.auth.refreshGraceMs",
   "session.auth.refreshTokenMs",
   "session.idleTimeoutMs",
+  "statesync.conflictPolicy",
+  "statesync.lockTtlMs",
   "gateway.allowedHosts",
   "gateway.cors",
   "gateway.limits",

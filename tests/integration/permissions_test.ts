@@ -37,13 +37,22 @@ Deno.test("the probe can tell: a worker that may read a folder is seen reading i
   }
 });
 
+Deno.test("with all of its grants the product works", async () => {
+  const data = await Deno.makeTempDir({ prefix: "aetherflow-permissions-" });
+  try {
+    await workThrough(data, ({ permissions }) => permissions, { "host.heartbeat.timeoutMs": "20000" });
+  } finally {
+    await Deno.remove(data, { recursive: true });
+  }
+});
+
 Deno.test("no grant is idle: without any one of them the product does not work", async (t) => {
   for (const { worker, without, permissions } of await everyGrantLeftOut()) {
     await t.step(`${worker} without ${without}`, async () => {
       const data = await Deno.makeTempDir({ prefix: "aetherflow-permissions-" });
       try {
         const changed = (plan: WorkerPlan) => plan.name === worker ? permissions(plan) : plan.permissions;
-        await assertRejects(() => workThrough(data, changed));
+        await assertRejects(() => workThrough(data, changed, IMPATIENCE));
       } finally {
         await Deno.remove(data, { recursive: true });
       }
@@ -56,6 +65,9 @@ interface LeftOut {
   readonly without: string;
   readonly permissions: (plan: WorkerPlan) => WorkerPermissions;
 }
+
+/** What does not work takes no longer than this to say so. */
+const IMPATIENCE = { "host.startTimeoutMs": "3000", "host.drain.stageDeadlineMs": "1000" };
 
 /** One case for each entry of each list in the default plan. Entries are known by their place: ports differ by run. */
 async function everyGrantLeftOut(): Promise<LeftOut[]> {
@@ -79,26 +91,24 @@ async function everyGrantLeftOut(): Promise<LeftOut[]> {
   );
 }
 
-/** Starts, writes, asks for readiness and metrics of all workers, adds a user, signs in over HTTP and RESP, drains. Rejects if anything
- *  does not work. */
+/** Starts, writes, locks a document in a session that ends, asks for readiness and metrics of all workers, adds a user, signs
+ *  in over HTTP and RESP, drains. Rejects if anything does not work. */
 async function workThrough(
   data: string,
   permissions: (plan: WorkerPlan) => WorkerPermissions,
+  set: Readonly<Record<string, string>>,
 ): Promise<void> {
   const product = await startFaultyHost({
     data,
     permissions,
-    set: {
-      "host.restart.maxInWindow": "0",
-      "host.startTimeoutMs": "3000",
-      "host.drain.stageDeadlineMs": "1000",
-    },
+    set: { "host.restart.maxInWindow": "0", ...set },
   });
   let clean = false;
   try {
     const put = await fetch(`${product.url}/api/v1/kv/a`, { method: "PUT", body: "1" });
     await put.body?.cancel();
     assertEquals(put.status, 200);
+    await lockUntilItsSessionEnds(product.url);
     const ready = await fetch(`${product.url}/readyz?verbose`);
     await ready.body?.cancel();
     assertEquals(ready.status, 200);
@@ -118,6 +128,30 @@ async function workThrough(
     clean = await product.host.stop();
   }
   assert(clean, "a worker could not drain");
+}
+
+/** How long a lock may outlive its session, in ms: far above what it takes. */
+const RELEASE_DEADLINE_MS = 5_000;
+
+/** Makes a document, locks it in a session, ends the session, and waits until the lock is gone. */
+async function lockUntilItsSessionEnds(url: string): Promise<void> {
+  const call = async (method: string, path: string, body?: unknown) => {
+    const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
+    const answer = await fetch(`${url}/api/v1/${path}`, init);
+    const text = await answer.text();
+    assertEquals(answer.status, 200, text);
+    return JSON.parse(text);
+  };
+  await call("POST", "documents", { docId: "a", type: "text" });
+  const { session: { sessionId } } = await call("POST", "sessions", { userId: "ann" });
+  const { lock } = await call("POST", "documents/a/locks", { sessionId });
+  assertEquals(lock.sessionId, sessionId);
+  await call("DELETE", `sessions/${sessionId}`);
+  const deadline = performance.now() + RELEASE_DEADLINE_MS;
+  while ((await call("GET", "documents/a/locks")).locked) {
+    assert(performance.now() < deadline, "the lock outlived its session");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 /** What the Redis protocol answers to AUTH. */
