@@ -47,7 +47,12 @@ function createWriter({ doc, awareness, chance }: BotDeps): Bot {
   const text = doc.getText("content");
   const pick = picker(chance);
   let rest = "";
-  let at: Y.RelativePosition = Y.createRelativePositionFromTypeIndex(text, text.length);
+  let at = positionAt(text.length);
+
+  /** A place that stays behind the letter before it, so that two who write at one place do not mix their letters. */
+  function positionAt(index: number): Y.RelativePosition {
+    return Y.createRelativePositionFromTypeIndex(text, index, -1);
+  }
 
   /** Where the cursor is now: others may have moved it. */
   function index(): number {
@@ -55,11 +60,8 @@ function createWriter({ doc, awareness, chance }: BotDeps): Bot {
   }
 
   function place(anchor: number, head: number): void {
-    at = Y.createRelativePositionFromTypeIndex(text, head);
-    awareness.setLocalStateField("cursor", {
-      anchor: Y.createRelativePositionFromTypeIndex(text, anchor),
-      head: at,
-    });
+    at = positionAt(head);
+    awareness.setLocalStateField("cursor", { anchor: positionAt(anchor), head: at });
   }
 
   function type(): number {

@@ -3,7 +3,7 @@ import { Awareness } from "y-protocols/awareness";
 import * as Y from "yjs";
 import { createSeededRandom, randomFraction } from "../../services/runtime/random.ts";
 import { createBot, OBJECTS_MAX, TEXT_LENGTH_MAX } from "./bots.ts";
-import { CONFLICT_EXAMPLE, CONFLICTING_EDITS, EXAMPLES, PEOPLE } from "./examples.ts";
+import { CONFLICT_EXAMPLE, CONFLICTING_EDITS, EXAMPLES, PEOPLE, SENTENCES } from "./examples.ts";
 
 /** Three bots of a type on one document each, joined after every step; what each document held at the end. */
 function workTogether(type: "text" | "whiteboard" | "sheet", steps: number, seed: number) {
@@ -38,6 +38,12 @@ Deno.test("writers share a text that never grows beyond its bound, and leave the
   assert(longest < TEXT_LENGTH_MAX + 200, `the text grew to ${longest}`);
   const texts = docs.map((doc) => doc.getText("content").toString());
   assertEquals(new Set(texts).size, 1);
+});
+
+Deno.test("writers at one place do not mix their letters", () => {
+  const text = workTogether("text", 600, 4).docs[0]!.getText("content").toString();
+  const whole = SENTENCES.filter((sentence) => text.includes(sentence));
+  assert(whole.length >= 3, text);
 });
 
 Deno.test("drawers make whole objects, and no more than there may be", () => {
