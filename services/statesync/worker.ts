@@ -137,7 +137,10 @@ async function openStore({ config, clock, dataDirectory }: WorkerContext): Promi
       await Deno.mkdir(dataDirectory, { recursive: true });
       return openSqliteStore({ path: `${dataDirectory}/${DOCUMENTS_FILE}`, durability, intervalMs, clock });
     }
-    case "postgres":
-      throw new Error("statesync.engine postgres: the store cannot be opened");
+    case "postgres": {
+      // Only here is its client loaded: other engines need none of it.
+      const { openPostgresStore } = await import("./stores/postgres.ts");
+      return await openPostgresStore({ postgres: (config as StatesyncConfig).postgres, clock });
+    }
   }
 }
