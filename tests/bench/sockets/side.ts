@@ -61,7 +61,7 @@ export function startFloor(): Promise<Side> {
 }
 
 /** Path of the product where any document may be opened by its name in the messages. */
-const HOCUSPOCUS_PATH = "/api/v1/documents:sync";
+const HOCUSPOCUS_PATH = "/api/v1/sync";
 
 async function startBeside(name: string, module: string): Promise<Side> {
   const process = startAsked(new URL(module, import.meta.url));
