@@ -5,7 +5,7 @@ import type { SyncClient } from "./sync_client.ts";
 import { throttled } from "./view.ts";
 
 /** How often a draft is written while one writes, in ms. */
-const WRITE_MS = 500;
+const WRITE_MS = 300;
 
 const DATABASE = "aetherflow-console";
 const STORE = "drafts";
@@ -49,24 +49,31 @@ export async function openDrafts(userId: string): Promise<Drafts> {
   };
 }
 
-/** Keeps what is unsaved of a document as a draft; what it returns is to be called when the client's state changes. */
-export function keepDrafts(drafts: Drafts, documentId: string, client: SyncClient): () => void {
-  let isKept = true; // there may be one of an earlier visit
-  let wasUnsaved = false;
-  const write = throttled(WRITE_MS, () => {
+/** Keeps what is unsaved of a document as a draft until `signal` ends; what it returns is to be called when the client's
+ *  state changes. */
+export function keepDrafts(
+  drafts: Drafts,
+  documentId: string,
+  client: SyncClient,
+  signal: AbortSignal,
+): () => void {
+  let mayBeKept = true; // of an earlier visit
+  const writeNow = () => {
     if (!client.state.isUnsaved) return;
-    isKept = true;
+    mayBeKept = true;
     drafts.write(documentId, Y.encodeStateAsUpdate(client.doc)).catch(ignore);
-  });
+  };
+  const write = throttled(WRITE_MS, writeNow);
   client.doc.on("update", () => {
     if (client.state.isUnsaved) write();
   });
+  // The page may be gone before the next write is due.
+  addEventListener("pagehide", writeNow, { signal });
+  document.addEventListener("visibilitychange", writeNow, { signal });
   return () => {
     const { isUnsaved, isOnline } = client.state;
-    if (isUnsaved && !wasUnsaved) write();
-    wasUnsaved = isUnsaved;
-    if (isUnsaved || !isOnline || !isKept) return;
-    isKept = false;
+    if (isUnsaved || !isOnline || !mayBeKept) return;
+    mayBeKept = false;
     drafts.remove(documentId).catch(ignore);
   };
 }

@@ -49,8 +49,7 @@ export async function documentView({ me, signal, setTitle }: Scope, id: string):
     onState: () => onState(),
   });
   introduce(client.awareness, me);
-  if (draft !== undefined) client.restore(draft);
-  const keepDraft = keepDrafts(drafts, id, client);
+  const keepDraft = keepDrafts(drafts, id, client, signal);
 
   let editor: Editor | undefined;
   let picture: HTMLElement | undefined;
@@ -144,6 +143,7 @@ export async function documentView({ me, signal, setTitle }: Scope, id: string):
     removeEventListener("beforeunload", warn);
     client.close();
   });
+  if (draft !== undefined) client.restore(draft);
   onState();
 
   function onState(): void {
