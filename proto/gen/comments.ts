@@ -117,7 +117,7 @@ export const COMMENTS: Readonly<Record<string, string>> = {
   "aetherflow.gateway.v1.GetStatsResponse.uptime_seconds": "Seconds since this gateway worker started.",
   "aetherflow.gateway.v1.GetStatsResponse.worker": "The gateway worker that answers, for itself.",
   "aetherflow.gateway.v1.HubLinkService": "Not offered to clients.",
-  "aetherflow.gateway.v1.HubLinkService.Link": "Link brings the answering worker's users, and the messages of its channels that the calling one follows. When it ends, whichever way, nobody is there any more.",
+  "aetherflow.gateway.v1.HubLinkService.Link": "Link brings the answering worker's users, and the messages of its channels that the calling one follows. The first answer comes at once. When the call ends, whichever way, nobody is there any more.",
   "aetherflow.gateway.v1.HubLinkService.RelayHistory": "RelayHistory returns what the answering worker has kept of a channel.",
   "aetherflow.gateway.v1.HubLinkService.RelayPublish": "RelayPublish says something in a channel that the answering worker keeps.",
   "aetherflow.gateway.v1.LinkRequest.unfollows": "By number.",

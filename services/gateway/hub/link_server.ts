@@ -43,6 +43,7 @@ export class LinkServer {
         try {
           for (const { channel, member } of hub.ownPresence()) announceTo(link, channel, member);
           follower.run(requests).catch((error) => link.fail(error));
+          yield create(LinkResponseSchema); // says that it is in place
           yield* link.messages();
         } finally {
           links.delete(link);

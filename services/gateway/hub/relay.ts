@@ -146,6 +146,7 @@ class Link {
   #numbers = 0;
   #outgoing: LinkRequest | undefined;
   #isOpen = false;
+  #open = Promise.withResolvers<void>();
   #wake = () => {};
 
   constructor(worker: string, deps: RelayDeps, hub: Hub, signal: AbortSignal) {
@@ -174,7 +175,7 @@ class Link {
   }
 
   async follow(channel: string, from: Position | undefined, signal: AbortSignal): Promise<SourceStream> {
-    if (!this.#isOpen) throw new GatewayError("unavailable", `${this.#worker} cannot be reached`);
+    if (!this.#isOpen) await this.#opened();
     const follow: Follow = {
       number: ++this.#numbers,
       opened: Promise.withResolvers(),
@@ -199,6 +200,15 @@ class Link {
     if (signal.aborted) end();
     else signal.addEventListener("abort", end, { once: true });
     return { position, events: this.#events(follow) };
+  }
+
+  /** Waits for the stream while it is being opened. */
+  async #opened(): Promise<void> {
+    const late = new AbortController();
+    const closed = AbortSignal.any([this.#signal, late.signal]);
+    await Promise.race([this.#open.promise, this.#deps.pause(ANSWER_MS, closed)]);
+    late.abort();
+    if (!this.#isOpen) throw new GatewayError("unavailable", `${this.#worker} cannot be reached`);
   }
 
   async *#events(follow: Follow): AsyncGenerator<SourceEvent> {
@@ -246,8 +256,11 @@ class Link {
     try {
       const call = await this.#deps.transport(this.#worker)
         .stream(HubLinkService.method.link, signal, undefined, undefined, this.#requests(signal));
-      this.#isOpen = true;
-      for await (const answer of call.message) this.#take(answer);
+      for await (const answer of call.message) {
+        this.#isOpen = true;
+        this.#open.resolve();
+        this.#take(answer);
+      }
     } finally {
       ended.abort();
       this.#wake();
@@ -286,6 +299,7 @@ class Link {
 
   #ended(): void {
     this.#isOpen = false;
+    this.#open = Promise.withResolvers();
     const error = new GatewayError("unavailable", `${this.#worker} has gone`);
     for (const follow of this.#follows.values()) {
       follow.error = error;

@@ -676,8 +676,8 @@ export const ChannelService: GenService<{
  */
 export const HubLinkService: GenService<{
   /**
-   * Link brings the answering worker's users, and the messages of its channels that the calling one follows. When it ends,
-   * whichever way, nobody is there any more.
+   * Link brings the answering worker's users, and the messages of its channels that the calling one follows. The first answer
+   * comes at once. When the call ends, whichever way, nobody is there any more.
    *
    * @generated from rpc aetherflow.gateway.v1.HubLinkService.Link
    */
