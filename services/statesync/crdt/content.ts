@@ -147,6 +147,9 @@ export class Content {
     const state = Y.getState(doc.store, own);
     doc.clientID = NOBODY;
     applyUpdates(doc, [update]);
+    if (doc.store.pendingStructs !== null || doc.store.pendingDs !== null) {
+      throw new Error("an update was applied of which something is missing");
+    }
     // Clocks of the own id that another took are not to be counted on.
     doc.clientID = Y.getState(doc.store, own) === state ? own : newClientId(doc, this.random);
     return this.takeMade();

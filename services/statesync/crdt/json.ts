@@ -1,9 +1,7 @@
 /** JSON values: one text for equal values, and what is taken of those that are passed in. */
 import { StateSyncError } from "../errors.ts";
+import { MAX_VALUE_DEPTH } from "./limits.ts";
 import { isRecord } from "./names.ts";
-
-/** Levels of arrays and objects in one value; as of what clients send. */
-const MAX_DEPTH = 64;
 
 /** Writes a value without spaces, keys sorted by code units. What is no JSON within it is null. */
 export function writeJson(value: unknown): string {
@@ -44,7 +42,9 @@ export function checkValue(value: unknown, name: string, depth = 0): void {
     throw new StateSyncError("invalid", `${name} is ${value}, expected a finite number`);
   }
   if (typeof value !== "object" || value === null) return;
-  if (depth === MAX_DEPTH) throw new StateSyncError("invalid", `${name} has more than ${MAX_DEPTH} levels`);
+  if (depth === MAX_VALUE_DEPTH) {
+    throw new StateSyncError("invalid", `${name} has more than ${MAX_VALUE_DEPTH} levels`);
+  }
   if (Array.isArray(value)) {
     for (const member of value) checkValue(member, name, depth + 1);
     return;

@@ -18,6 +18,7 @@ import {
 import { StateSyncError } from "../errors.ts";
 import { type DocumentType, OPERATION_TYPES, type OperationType } from "../records.ts";
 import { checkSized, checkText } from "./json.ts";
+import { MAX_VALUE_DEPTH } from "./limits.ts";
 import {
   isCell,
   isCellProperty,
@@ -432,8 +433,8 @@ function readValue(value: Value, name: string): unknown {
   return read ?? undefined;
 }
 
-/** Levels that are read before the check refuses them. */
-const MAX_LEVELS = 66;
+/** Levels that are read: one more than the check lets pass. */
+const MAX_LEVELS = MAX_VALUE_DEPTH + 1;
 
 function plain(value: Value, level: number): unknown {
   const { kind } = value;

@@ -1,6 +1,8 @@
 /** What edits touch, as data: which properties with which values, and which places of texts. From it are decided locks, what
  *  somebody who may only comment does, and whether a stale operation meets the edits since (SPEC §3.1). */
 
+import { isCell } from "./names.ts";
+
 /** Clocks `from` up to and without `to` of one client: the name of pieces of content. */
 export interface IdRange {
   readonly client: number;
@@ -69,9 +71,4 @@ export function partsOf(target: string): { root: string; id: string; property: s
     id: target.slice(first + 1, second),
     property: target.slice(second + 1),
   };
-}
-
-function isCell(id: string): boolean {
-  const last = id.charCodeAt(id.length - 1), first = id.charCodeAt(0);
-  return first >= 65 && first <= 90 && last >= 48 && last <= 57;
 }

@@ -17,56 +17,71 @@ export function isSuspicious(doc: Y.Doc, structs: readonly (Y.Item | Y.GC)[]): b
 /** Updates of fewer structs are not counted: with 400,000 of them in the document they stay below the bound. */
 const SAFE_STRUCTS = 10;
 
-/** Counts the structs of which it does not follow at once that nothing stands where they belong. */
+/** Counts the structs of which it does not follow at once that they are compared with one other at most. */
 function countUnproven(doc: Y.Doc, structs: readonly (Y.Item | Y.GC)[]): number {
-  const neighbours = new Neighbours(doc);
+  const places = new Places(doc);
   let unproven = 0;
   for (const struct of structs) {
-    if (struct instanceof Y.Item && !neighbours.put(struct)) unproven++;
+    if (struct instanceof Y.Item && !places.put(struct)) unproven++;
   }
   return unproven;
 }
 
-const END = "end";
+const UNKNOWN = "?";
 
-/** Which pieces of content stand side by side, as far as it is known: in the document, and of new structs that came exactly between
- *  two that did. */
-class Neighbours {
-  /** Id of what follows, by id of a piece's end; of structs whose place is not known there is nothing. */
+/** Where new structs go, as far as it is known. Yjs compares a struct with what follows its origin, as long as that was put behind
+ *  the same origin, or behind something that it was compared with: so it goes no further where nothing else was put directly
+ *  behind the origin. At the start of a list or key, whose structs have no origin, only the first of all is certain. */
+export class Places {
+  /** Id of the struct that follows directly, by id of the origin; UNKNOWN where there are several in an unknown order. */
   private readonly next = new Map<string, string>();
+  /** Ids of the last pieces of new structs. */
+  private readonly ends = new Set<string>();
   /** New structs that are the first of their list or key, and where there is a new first: `before` a struct, or `in` a list or
    *  key that was empty. */
   private readonly firsts = new Set<string>();
+  /** Whether a struct came somewhere to the start of a list, so that what was first may be it no more. */
+  private isStartUnknown = false;
 
   constructor(private readonly doc: Y.Doc) {}
 
-  /** Puts a struct between its neighbours; false if it is not known that they are. */
+  /** Puts a struct; false if it may be compared with several others. */
   put(item: Y.Item): boolean {
     const { origin, rightOrigin, id: { client, clock }, length } = item;
-    const right = rightOrigin === null ? END : keyOf(rightOrigin);
-    if (origin === null ? !this.takeFirst(item, right) : this.after(origin) !== right) return false;
     const first = `${client}/${clock}`;
-    if (origin === null) this.firsts.add(first);
-    else this.next.set(keyOf(origin), first);
+    const right = rightOrigin === null ? "" : keyOf(rightOrigin);
+    let isProven: boolean;
+    if (origin === null) {
+      isProven = this.takeFirst(item, right);
+      if (isProven) this.firsts.add(first);
+      else this.isStartUnknown = true;
+    } else {
+      const place = keyOf(origin);
+      const next = this.next.get(place);
+      isProven = next === undefined ? this.isFree(origin, right) : next === right;
+      this.next.set(place, isProven ? first : UNKNOWN);
+    }
     for (let i = 1; i < length && length <= INNER_PIECES; i++) {
       this.next.set(`${client}/${clock + i - 1}`, `${client}/${clock + i}`);
     }
-    this.next.set(`${client}/${clock + length - 1}`, right);
-    return true;
+    this.ends.add(`${client}/${clock + length - 1}`);
+    return isProven;
   }
 
-  private after(id: Y.ID): string | undefined {
-    const known = this.next.get(keyOf(id));
-    if (known !== undefined) return known;
+  /** Whether nothing but `right` was put directly behind a piece, before the update. */
+  private isFree(id: Y.ID, right: string): boolean {
+    if (id.clock >= Y.getState(this.doc.store, id.client)) return this.ends.has(keyOf(id));
     const item = itemAt(this.doc, id);
-    if (item === undefined) return undefined;
-    if (id.clock < item.id.clock + item.length - 1) return `${id.client}/${id.clock + 1}`;
-    return item.right === null ? END : keyOf(item.right.id);
+    if (item === undefined) return true;
+    if (id.clock < item.id.clock + item.length - 1) return right === `${id.client}/${id.clock + 1}`;
+    const next = item.right;
+    return next === null || keyOf(next.id) === right || !Y.compareIDs(next.origin, id);
   }
 
-  /** Whether what follows is the first where it is; it is no more. */
+  /** Whether what is put is the first where it is; what was is no more. */
   private takeFirst({ rightOrigin, parent, parentSub }: Y.Item, right: string): boolean {
     if (rightOrigin !== null) {
+      if (this.isStartUnknown) return false;
       if (this.firsts.delete(right)) return true;
       const item = itemAt(this.doc, rightOrigin);
       const place = `before ${right}`;
