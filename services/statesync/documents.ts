@@ -183,18 +183,18 @@ export class Documents {
     if (document === undefined) return;
     if (offset === 0) return this.#fail(document, new StateSyncError("notFound"));
     document.knownOffset = Math.max(document.knownOffset, offset);
-    // What is under way is lost then, and the document read anew for it.
-    if (offset <= document.kept.offset || document.pending > 0 || document.reloading !== undefined) return;
-    this.#reload(document, () => this.#catchUp(document));
+    this.#catchUpIfBehind(document);
   }
 
   /** Looks at every open document again: changes by others may have been missed. */
   changedEverywhere(): void {
-    for (const document of this.#open.values()) {
-      if (document.pending === 0 && document.reloading === undefined) {
-        this.#reload(document, () => this.#catchUp(document));
-      }
-    }
+    const look = (document: OpenDocument | undefined) => {
+      if (document === undefined) return;
+      document.knownOffset = Infinity;
+      this.#catchUpIfBehind(document);
+    };
+    for (const opening of this.#opening.values()) opening.then(look, () => {});
+    for (const document of this.#open.values()) look(document);
   }
 
   /** Resolves when nothing is under way any more. */
@@ -249,6 +249,7 @@ export class Documents {
     document.end(change);
     this.#changed.add(document);
     if (change.record === undefined) this.#fail(document, new StateSyncError("notFound"));
+    else this.#catchUpIfBehind(document);
     this.#deps.onKept(change, document);
   }
 
@@ -343,15 +344,21 @@ export class Documents {
       this.resized(document);
       document.tell();
       this.#deps.onRenewed(document);
-      const isBehind = document.knownOffset > document.kept.offset && document.pending === 0;
-      document.knownOffset = 0;
-      if (isBehind) {
-        return this.#reload(document, () => this.#catchUp(document));
-      }
+      if (this.#catchUpIfBehind(document)) return;
       const waiting = this.#again.get(document);
       this.#again.delete(document);
       for (const run of waiting ?? []) run();
     });
+  }
+
+  /** Reads what others are known to have written. Whether there is any to be read. */
+  #catchUpIfBehind(document: OpenDocument): boolean {
+    // What is under way ends first: it is lost, and the document read anew for it, or others wrote behind it.
+    if (document.pending > 0 || document.reloading !== undefined) return false;
+    const isBehind = document.knownOffset > document.kept.offset;
+    document.knownOffset = 0;
+    if (isBehind) this.#reload(document, () => this.#catchUp(document));
+    return isBehind;
   }
 
   async #readAnew(document: OpenDocument): Promise<void> {

@@ -136,7 +136,7 @@ class LiveHandle implements LiveDocument {
   }
 
   stateVector(): Uint8Array {
-    return this.document.shared.vector();
+    return this.document.keptVector();
   }
 
   async answer(stateVector: Uint8Array): Promise<readonly Uint8Array[]> {

@@ -146,5 +146,33 @@ export class DocumentLocks {
 /** The refusal that names a lock's holder and its end. */
 export function lockedBy({ objectId, userId, expiresAtMs }: LockRecord): StateSyncError {
   const what = objectId === "" ? "the document" : objectId;
-  return new StateSyncError("locked", `${what} by ${userId} until ${new Date(expiresAtMs).toISOString()}`);
+  return new StateSyncError("locked", `${what} by ${userId} until ${isoTime(expiresAtMs)}`);
+}
+
+const DAY_MS = 86_400_000;
+
+/** A time as ISO 8601 has it, in UTC: `2027-01-15T08:00:00.000Z`. */
+function isoTime(ms: number): string {
+  const days = Math.floor(ms / DAY_MS);
+  const rest = ms - days * DAY_MS;
+  const [year, month, day] = civilOf(days);
+  const two = (value: number) => String(Math.floor(value)).padStart(2, "0");
+  const time = `${two(rest / 3_600_000)}:${two(rest / 60_000 % 60)}:${two(rest / 1_000 % 60)}`;
+  return `${year}-${two(month)}-${two(day)}T${time}.${String(rest % 1_000).padStart(3, "0")}Z`;
+}
+
+/** Year, month and day of a number of days since 1970-01-01, in years that begin with March (Hinnant,
+ *  chrono-Compatible Low-Level Date Algorithms). */
+function civilOf(days: number): [year: number, month: number, day: number] {
+  const shifted = days + 719_468;
+  const era = Math.floor(shifted / 146_097);
+  const dayOfEra = shifted - era * 146_097;
+  const leapDays = Math.floor(dayOfEra / 1_460) - Math.floor(dayOfEra / 36_524) +
+    Math.floor(dayOfEra / 146_096);
+  const yearOfEra = Math.floor((dayOfEra - leapDays) / 365);
+  const dayOfYear = dayOfEra - (365 * yearOfEra + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100));
+  const marchMonth = Math.floor((5 * dayOfYear + 2) / 153);
+  const day = dayOfYear - Math.floor((153 * marchMonth + 2) / 5) + 1;
+  const month = marchMonth < 10 ? marchMonth + 3 : marchMonth - 9;
+  return [yearOfEra + era * 400 + (month <= 2 ? 1 : 0), month, day];
 }

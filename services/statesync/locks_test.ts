@@ -13,6 +13,7 @@ import {
   user,
   type World,
 } from "./testing/world.ts";
+import { lockedBy } from "./locks.ts";
 import { editOf } from "./testing/edits.ts";
 
 const insert = (world: World, docId: string, value: string, who = ANN, fencingToken = 0n) =>
@@ -65,6 +66,24 @@ Deno.test("a locked document is edited by nobody else, and the refusal names the
   clock.advance(5_000);
   await insert(world, docId, "x");
   assertEquals(await contentOf(world, docId), "xmine");
+});
+
+Deno.test("the end of a lock is told as a time of ISO 8601", () => {
+  for (
+    const ms of [0, 951_782_400_000, 951_868_799_999, 1_709_164_800_123, 4_102_444_799_999, 1_735_689_600_000]
+  ) {
+    const lock = {
+      id: "i",
+      docId: "d",
+      objectId: "",
+      userId: "u",
+      sessionId: "",
+      acquiredAtMs: 0,
+      expiresAtMs: ms,
+      fencingToken: 1,
+    };
+    assertEquals(lockedBy(lock).message.split("until ")[1], new Date(ms).toISOString());
+  }
 });
 
 Deno.test("locks of objects cover these alone, and document and objects exclude each other between users", async () => {

@@ -3,7 +3,7 @@ import type { Principal } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import type { Random } from "../runtime/random.ts";
 import { accessOf, nameOf } from "./access.ts";
 import { Content } from "./crdt/content.ts";
-import { mergeUpdates } from "./crdt/yjs.ts";
+import { decodeStateVector, encodeStateVector, mergeUpdates, parseUpdateMeta } from "./crdt/yjs.ts";
 import { StateSyncError } from "./errors.ts";
 import type { AccessLevel, LiveClient, LiveListener } from "./live.ts";
 import { DocumentLocks } from "./locks.ts";
@@ -72,6 +72,9 @@ export class OpenDocument {
   #begun = 0;
   #ended = 0;
   #waiters: Waiter[] = [];
+  /** Updates under way, in their order. */
+  #underWay: Uint8Array[] = [];
+  #keptVector: Uint8Array | undefined;
   /** Kept updates that listeners were not told of. */
   #untold: Uint8Array[] = [];
 
@@ -98,6 +101,13 @@ export class OpenDocument {
     return this.#begun - this.#ended;
   }
 
+  /** State vector of what is kept: what is under way may be lost, and a client that was told of it would not send it again.
+   *  The array is shared. */
+  keptVector(): Uint8Array {
+    if (this.#underWay.length === 0) return this.shared.vector();
+    return this.#keptVector ??= this.#withoutUnderWay();
+  }
+
   /** Whether nobody would miss it in memory. */
   get isUnused(): boolean {
     return this.pending === 0 && this.clients.size === 0 && !this.isAnnouncing && !this.isKeeping &&
@@ -121,6 +131,8 @@ export class OpenDocument {
       if (entry.update !== undefined) {
         this.stateBytes += entry.update.length;
         this.shared.add(entry.update);
+        this.#underWay.push(entry.update);
+        this.#keptVector = undefined;
       }
       if (entry.version > version) {
         version = entry.version;
@@ -136,7 +148,11 @@ export class OpenDocument {
   end(change: Change): void {
     if (++this.#ended === this.#begun) this.decided.clear();
     if (change.record !== undefined) this.kept = change.record;
-    for (const { type, userId, operationKey } of change.entries) {
+    for (const { type, userId, operationKey, update } of change.entries) {
+      if (update !== undefined) {
+        this.#underWay.shift();
+        this.#keptVector = undefined;
+      }
       if (operationKey !== undefined) this.#pendingKeys.delete(operationKey);
       if (type === "user_joined") this.announced.add(userId);
       else if (type === "user_left") this.announced.delete(userId);
@@ -180,6 +196,7 @@ export class OpenDocument {
     this.stateBytes = bytesOf(loaded);
     this.#pendingKeys.clear();
     this.decided.clear();
+    this.#underWay = [];
     if (isOther && this.listeners.size > 0) this.#untold = [...this.shared.whole()];
     for (const waiter of this.#waiters.splice(0)) waiter.resolve(false);
   }
@@ -277,6 +294,17 @@ export class OpenDocument {
   /** What a caller may do, with what is under way. */
   accessOf(principal: Principal | undefined): AccessLevel {
     return accessOf(principal, this.record);
+  }
+
+  #withoutUnderWay(): Uint8Array {
+    const clocks = decodeStateVector(this.shared.vector());
+    for (const update of this.#underWay) {
+      for (const [client, from] of parseUpdateMeta(update).from) {
+        if (from === 0) clocks.delete(client);
+        else if (from < (clocks.get(client) ?? 0)) clocks.set(client, from);
+      }
+    }
+    return encodeStateVector(clocks);
   }
 
   #applyLocks({ putLocks, removeLocks }: Change): void {

@@ -13,6 +13,7 @@ const EXPLAINED = [
   "services/host/",
   "services/kv/",
   "services/gateway/",
+  "services/statesync/",
   "tests/",
   "deploy/",
 ];

@@ -9,9 +9,8 @@ import {
   StateSyncService,
 } from "$proto/aetherflow/statesync/v1/statesync_pb.ts";
 import { assertInstanceOf } from "@std/assert";
-import { createMemoryChannelPair } from "../../../transport/channels/memory.ts";
-import { createChannelTransport, createRpcServer } from "../../../transport/rpc/mod.ts";
 import { createManualClock, type ManualClock } from "../../runtime/clock.ts";
+import { createLocalServices } from "../../runtime/local_services.ts";
 import { encodePrincipal, PRINCIPAL_METADATA } from "../../runtime/principal.ts";
 import { createSeededRandom } from "../../runtime/random.ts";
 import { statesyncConfigSchema } from "../config.ts";
@@ -51,28 +50,20 @@ export function openWorld(
     endOfTurn: (run) => void setImmediate(run),
     onTrouble: (text, error) => troubles.push(`${text}: ${error}`),
   });
-  const [near, far] = createMemoryChannelPair();
-  const server = createRpcServer({
-    onError: (method, error) => {
-      throw new Error(`${method} failed`, { cause: error });
-    },
+  const { rpc, transport } = createLocalServices((method, error) => {
+    throw new Error(`${method} failed`, { cause: error });
   });
-  server.service(StateSyncService, module.handlers);
-  server.accept(far);
+  rpc.service(StateSyncService, module.handlers);
   return {
     module,
     store,
     clock,
     troubles,
-    client: createClient(StateSyncService, createChannelTransport({ channel: () => near })),
+    client: createClient(StateSyncService, transport),
     async settled() {
       for (let i = 0; i < 4; i++) await new Promise((resolve) => setImmediate(resolve));
     },
-    async [Symbol.asyncDispose]() {
-      await module.close();
-      near.close(0, "end of test");
-      await server.drain();
-    },
+    [Symbol.asyncDispose]: () => module.close(),
   };
 }
 
