@@ -247,10 +247,11 @@ export class Link {
   }
 
   #cut(): LinkRequest {
+    const { presence, bytes: presenceBytes } = this.#cutPresence();
     const from = this.#sentInputs;
     let to = from;
-    let bytes = 0;
-    while (to < this.#inputs.length && (to === from || bytes + this.#inputBytes[to]! <= MESSAGE_BYTES)) {
+    let bytes = presenceBytes;
+    while (to < this.#inputs.length && (bytes === 0 || bytes + this.#inputBytes[to]! <= MESSAGE_BYTES)) {
       bytes += this.#inputBytes[to++]!;
     }
     const inputs = this.#inputs.slice(from, to);
@@ -258,14 +259,21 @@ export class Link {
       this.#inputs = [];
       this.#inputBytes = [];
       this.#sentInputs = 0;
-      this.#isDue = false;
+      this.#isDue = this.#presence.length > 0;
     } else this.#sentInputs = to;
-    // Presence is small beside a message, and is sent with the last one of a turn.
-    const presence = this.#isDue ? [] : this.#presence;
-    if (!this.#isDue) this.#presence = [];
     const ready = this.#ready;
     this.#ready = [];
     return { $typeName: "aetherflow.statesync.v1.LinkRequest", inputs, ready, presence };
+  }
+
+  /** Presence goes before inputs: with them a document may end. */
+  #cutPresence(): { presence: PresenceMessage[]; bytes: number } {
+    let count = 0;
+    let bytes = 0;
+    while (count < this.#presence.length && bytes < MESSAGE_BYTES) {
+      bytes += this.#presence[count++]!.update.length;
+    }
+    return { presence: this.#presence.splice(0, count), bytes };
   }
 
   #take({ outputs, documents }: LinkResponse): void {

@@ -10,8 +10,8 @@ import { BadMessage, numberBytes, Reader, writeNumber } from "./frames.ts";
 export const IDS_PER_CONNECTION = 4;
 /** Largest state of a client, in bytes of JSON. */
 export const STATE_BYTES_MAX = 8 * 1_024;
-/** All states of a document together, in bytes: every client that joins is sent them. */
-export const DOCUMENT_BYTES_MAX = 4 * 1_024 * 1_024;
+/** All states of a document together, in bytes: every client that joins is sent them, and gateways tell each other in one message. */
+export const DOCUMENT_BYTES_MAX = 1_024 * 1_024;
 /** How long a state holds that is not renewed, in milliseconds; clients renew theirs every 15 s. */
 export const EXPIRE_MS = 30_000;
 /** From this age on, in milliseconds, somebody else may bring a client id: its connection has missed a renewal, and is most

@@ -144,15 +144,16 @@ class ServerLink {
   }
 
   #take({ inputs, ready, presence }: LinkRequest): void {
+    // Before the inputs, with which a document may end.
+    for (const { document: number, update } of presence) {
+      const document = this.#byNumber[number];
+      if (document !== undefined) this.#relay.pass(document, update);
+    }
     for (const { channel, input } of inputs) {
       if (input.case === "open") this.#open(channel, input.value);
       else this.#channels.get(channel)?.take(input);
     }
     for (const number of ready) this.#byNumber[number]?.ready();
-    for (const { document: number, update } of presence) {
-      const document = this.#byNumber[number];
-      if (document !== undefined) this.#relay.pass(document, update);
-    }
   }
 
   #open(number: number, { docId, principal, createType }: OpenChannel): void {
