@@ -42,6 +42,15 @@ const ANSWER_SLACK_MS = 2_000;
 /** How long a lock of rows is waited for, as a part of a statement's time. */
 const LOCK_PART = 0.5;
 
+/** How long connections that are idle may take to end, in seconds. One that the server ended in the middle of a statement
+ *  would count as busy for good. */
+const END_TIMEOUT_S = 0.1;
+
+/** Ends connections over which nothing is under way. */
+export function endConnections(connections: Connections): Promise<void> {
+  return connections.end({ timeout: END_TIMEOUT_S });
+}
+
 /** The library's connections. */
 export type Connections = postgres.Sql<{ bigint: number }>;
 
@@ -109,6 +118,8 @@ export class PostgresClient {
   #connections: Connections;
   #running = 0;
   #isClosed = false;
+  /** Called when nothing is under way any more. */
+  #onIdle = () => {};
 
   constructor(options: PostgresOptions) {
     this.#options = options;
@@ -130,7 +141,7 @@ export class PostgresClient {
       if (error instanceof PostgresError && error.cause === undefined) this.#replace(connections);
       throw error;
     } finally {
-      this.#running--;
+      if (--this.#running === 0) this.#onIdle();
     }
   }
 
@@ -138,14 +149,16 @@ export class PostgresClient {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    await this.#connections.end({ timeout: this.#options.statementTimeoutMs / 1_000 });
+    // Every statement ends in time.
+    if (this.#running > 0) await new Promise<void>((resolve) => this.#onIdle = resolve);
+    await endConnections(this.#connections);
   }
 
   /** Connections over which nothing comes any more are left, with whoever waits for them. */
   #replace(silent: Connections): void {
     if (this.#connections !== silent || this.#isClosed) return;
     this.#connections = connectionsOf(this.#options, this.#options.connections);
-    silent.end({ timeout: 0 });
+    endConnections(silent);
   }
 }
 
@@ -163,7 +176,6 @@ export function bytesArrayText(values: readonly (Uint8Array | undefined)[]): str
 
 /** A text without NUL, which PostgreSQL does not keep; `originalText` gives it back. Order and equality stay as they are. */
 export function storableText(text: string): string {
-  // deno-lint-ignore no-control-regex -- it is what is looked for
   return text.replace(/[\0\uFFFF]/g, (unit) => unit === "\0" ? "\uFFFF0" : "\uFFFF1");
 }
 

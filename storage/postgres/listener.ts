@@ -3,6 +3,7 @@ import {
   answerInTime,
   type Connections,
   connectionsOf,
+  endConnections,
   type PostgresOptions,
   retryPauseMs,
 } from "./client.ts";
@@ -59,11 +60,11 @@ export class PostgresListener {
     try {
       await this.#ask(connection, `LISTEN "${this.#channel}"`);
     } catch (error) {
-      connection.end({ timeout: 0 });
+      endConnections(connection);
       throw error;
     }
     if (this.#isClosed) {
-      await connection.end({ timeout: 0 });
+      await endConnections(connection);
       return;
     }
     this.#connection = connection;
@@ -77,7 +78,7 @@ export class PostgresListener {
     clearTimeout(this.#timer);
     const connection = this.#connection;
     this.#connection = undefined;
-    await connection?.end({ timeout: 1 });
+    if (connection !== undefined) await endConnections(connection);
   }
 
   #ask(connection: Connections, sql: string): Promise<unknown> {
@@ -95,7 +96,7 @@ export class PostgresListener {
 
   #lose(connection: Connections): void {
     this.#connection = undefined;
-    connection.end({ timeout: 0 });
+    endConnections(connection);
     this.#retry();
   }
 

@@ -1,5 +1,11 @@
 /** Tables with versions: each migration is one transaction, done once, whoever starts first. */
-import { answerInTime, type Connections, connectionsOf, type PostgresOptions } from "./client.ts";
+import {
+  answerInTime,
+  type Connections,
+  connectionsOf,
+  endConnections,
+  type PostgresOptions,
+} from "./client.ts";
 import { PostgresError } from "./errors.ts";
 
 /** A step from one version to the next. Migrations are numbered 1, 2, 3, … and never change once they are released. */
@@ -22,7 +28,7 @@ export async function migrate(options: PostgresOptions, migrations: readonly Mig
   try {
     return await migrateLocked(connection, options, migrations);
   } finally {
-    await connection.end({ timeout: 1 });
+    await endConnections(connection);
   }
 }
 

@@ -188,16 +188,11 @@ class PostgresStore implements DocumentStore {
       } catch (error) {
         if (!(error instanceof PostgresError)) throw error;
         if (error.isUncertain && !group.isEmpty) doubtful ??= group;
+        const isTaken = error.code === "taken" && error.constraint === "documents_id";
+        const isOfOthers = attempt < WRITE_TRIES && (isTaken || error.code === "conflict");
         const isLate = this.#clock.now() - startedMs > this.#options.statementTimeoutMs;
-        const isWorthwhile = doubtful !== undefined
-          ? error.code === "unavailable" && !isLate
-          : attempt < WRITE_TRIES;
-        if (!isWorthwhile || this.#isClosed) throw error;
-        if (error.code === "taken" && error.constraint === "documents_id") {
-          positions = await this.#positions(changes);
-        } else if (error.code !== "conflict" && doubtful === undefined) {
-          throw error;
-        }
+        if ((!isOfOthers && doubtful === undefined) || isLate || this.#isClosed) throw error;
+        if (isTaken) positions = await this.#positions(changes);
         await pause(Math.min(PAUSE_FIRST_MS * 2 ** attempt, PAUSE_MAX_MS));
       }
     }
