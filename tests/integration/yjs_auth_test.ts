@@ -96,8 +96,9 @@ Deno.test({
     assertEquals(mallory.provider.authorizedScope, "readonly");
 
     const denied: string[] = [];
-    const warn = console.warn;
-    console.warn = (text: string) => void denied.push(text);
+    const output = globalThis.console;
+    const { warn } = output;
+    output.warn = (text: string) => void denied.push(text);
     try {
       eve.text.insert(0, "E");
       mallory.text.insert(0, "M");
@@ -105,7 +106,7 @@ Deno.test({
       await showing("Eello!", eve);
       await showing("Mello!", mallory);
     } finally {
-      console.warn = warn;
+      output.warn = warn;
     }
     assertEquals(denied.length, 1, denied.join());
     assert(mallory.provider.hasUnsyncedChanges);

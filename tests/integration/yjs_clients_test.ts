@@ -1,5 +1,5 @@
 /** Unmodified Yjs clients against the product: y-websocket and Hocuspocus's provider, each as applications use it. */
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import { removeAwarenessStates } from "y-protocols/awareness";
 import { type Product, startProduct } from "../support/product.ts";
 import {
