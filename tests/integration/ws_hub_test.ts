@@ -1,71 +1,11 @@
 /** The hub in the whole product: plain WebSocket clients, users, the store, sessions, several gateway workers. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { HubClient, type Received } from "../support/hub_client.ts";
 import { type Product, startProduct } from "../support/product.ts";
 
 /** How soon a revocation must have closed a socket, in ms. */
 const REVOKED_WITHIN_MS = 1_000;
 const PASSWORD = "correct horse battery staple";
-
-// deno-lint-ignore no-explicit-any -- what is in it, its type says
-type Received = Record<string, any>;
-
-/** A client of the socket. */
-class Client implements Disposable {
-  readonly received: Received[] = [];
-  readonly closed: Promise<CloseEvent>;
-  #taken = 0;
-  #wake = () => {};
-
-  private constructor(readonly socket: WebSocket) {
-    socket.addEventListener("message", ({ data }) => {
-      this.received.push(JSON.parse(data));
-      this.#wake();
-    });
-    this.closed = new Promise((resolve) =>
-      socket.addEventListener("close", (event) => {
-        resolve(event);
-        this.#wake();
-      })
-    );
-  }
-
-  static async connect(product: Product, headers: Record<string, string> = {}): Promise<Client> {
-    const client = new Client(new WebSocket(`${product.url.replace("http", "ws")}/ws`, { headers }));
-    await new Promise<void>((resolve, reject) => {
-      client.socket.addEventListener("open", () => resolve());
-      client.socket.addEventListener("error", (event) => reject(new Error((event as ErrorEvent).message)));
-    });
-    return client;
-  }
-
-  say(type: string, data?: unknown): void {
-    this.socket.send(JSON.stringify({ id: "r", type, data }));
-  }
-
-  /** The next message of a type. */
-  async next(type: string): Promise<Received> {
-    for (;;) {
-      while (this.#taken < this.received.length) {
-        const message = this.received[this.#taken++]!;
-        if (message.type === type) return message;
-        if (message.type === "error") throw new Error(`${type} is awaited: ${JSON.stringify(message)}`);
-      }
-      if (this.socket.readyState === WebSocket.CLOSED) {
-        throw new Error(`${type} is awaited: closed after ${JSON.stringify(this.received.slice(-3))}`);
-      }
-      await new Promise<void>((resolve) => this.#wake = resolve);
-    }
-  }
-
-  async ask(type: string, data?: unknown, answer = type): Promise<Received> {
-    this.say(type, data);
-    return await this.next(answer);
-  }
-
-  [Symbol.dispose](): void {
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.close();
-  }
-}
 
 async function post(product: Product, path: string, body: unknown, headers: Record<string, string> = {}) {
   const response = await fetch(product.url + path, { method: "POST", headers, body: JSON.stringify(body) });
@@ -91,7 +31,7 @@ async function put(product: Product, key: string, value: string, headers: Record
 
 Deno.test("a socket of the product: changes of the store and of sessions as channels, and back to where one was", async () => {
   await using product = await startProduct();
-  using client = await Client.connect(product);
+  using client = await HubClient.connect(product);
   const { offset, epoch } = (await client.ask("subscribe", { channel: "kv:app/" })).data;
   await put(product, "app/a", "1");
   await put(product, "other", "1");
@@ -103,12 +43,12 @@ Deno.test("a socket of the product: changes of the store and of sessions as chan
   }
   assertEquals(keys, [["app/a"], ["app/b"]]);
   // From before this worker followed the prefix, and by another client: the store has kept it.
-  using again = await Client.connect(product);
+  using again = await HubClient.connect(product);
   const back = await again.ask("subscribe", { channel: "kv:app/", offset, epoch });
   assertEquals(back.data.recovered, true);
   assertEquals((await again.next("notify")).data.data.changes[0].entry.keyText, "app/a");
   assertEquals((await again.next("notify")).data.data.changes[0].entry.keyText, "app/b");
-  using elsewhere = await Client.connect(product);
+  using elsewhere = await HubClient.connect(product);
   const lost = await elsewhere.ask("subscribe", { channel: "kv:app/", offset, epoch: "of-another-store" });
   assertEquals([lost.data.recovered, lost.data.reload, lost.data.reason], [false, true, "new_epoch"]);
   const ahead = await elsewhere.ask("subscribe", { channel: "kv:app/", offset: offset + 1_000, epoch });
@@ -130,7 +70,7 @@ Deno.test("users of the product: what is not theirs they do not hear, and a sess
   await post(product, "/api/v1/users", { username: "bob", password: PASSWORD, grants }, bearer(ada.token));
   const bob = await login(product, "bob");
 
-  using client = await Client.connect(product);
+  using client = await HubClient.connect(product);
   assertEquals((await client.ask("subscribe", { channel: "kv:b/" }, "error")).error, "Not authenticated");
   const { data } = await client.ask("auth", { token: bob.token }, "auth_result");
   assertEquals([data.success, data.session_id], [true, bob.sessionId]);
@@ -160,7 +100,7 @@ Deno.test("users of the product: what is not theirs they do not hear, and a sess
   assert(took < REVOKED_WITHIN_MS, `it took ${Math.round(took)} ms`);
   const history = await fetch(`${product.url}/api/v1/channels/news/history`, { headers: bearer(ada.token) });
   assertEquals((await history.json()).messages, []);
-  using idle = await Client.connect(product, bearer(second.token));
+  using idle = await HubClient.connect(product, bearer(second.token));
   await idle.ask("ping", undefined, "pong");
   await post(product, "/api/v1/sessions:revokeUser", { userId: data.user_id }, bearer(ada.token));
   const revokedAt = performance.now();
@@ -172,9 +112,9 @@ Deno.test("several gateway workers are one hub: what is published at one is hear
   await using product = await startProduct({
     args: ["--set", "gateway.workers=3", "--set", "gateway.hub.presenceTickMs=10"],
   });
-  const clients: Client[] = [];
+  const clients: HubClient[] = [];
   try {
-    for (let i = 0; i < 12; i++) clients.push(await Client.connect(product));
+    for (let i = 0; i < 12; i++) clients.push(await HubClient.connect(product));
     const channels = ["a", "b", "c", "d", "e", "f"];
     const epochs = new Map<string, string>();
     for (const client of clients) {
@@ -234,7 +174,7 @@ Deno.test("a peer that says nothing more is pinged, then dropped", async () => {
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     ),
   );
-  using polite = await Client.connect(product);
+  using polite = await HubClient.connect(product);
   const buffer = new Uint8Array(4_096);
   assertMatch(
     new TextDecoder().decode(buffer.subarray(0, await silent.read(buffer) ?? 0)),
