@@ -80,6 +80,7 @@ async function useEverything(product: Product): Promise<string> {
   const { session } = await jsonOf(product, "/api/v1/sessions", { userId: "ann" });
   await jsonOf(product, `/api/v1/sessions/${session.sessionId}:heartbeat`, {});
   await watchOverSocket(product);
+  await editDocuments(product);
   await putOverGrpc(product);
   await pingOverResp(product);
 
@@ -121,6 +122,21 @@ async function watchOverSocket(product: Product): Promise<void> {
   await seen.promise;
   socket.close();
   await closed;
+}
+
+/** Makes a document, edits it, synchronises it with two clients, and greets the hub. */
+async function editDocuments(product: Product): Promise<void> {
+  await jsonOf(product, "/api/v1/documents", { docId: "m", type: "text" });
+  const text = { edits: [{ index: 0, insert: "hello" }] };
+  await jsonOf(product, "/api/v1/documents/m/operations", { type: "text", text });
+  for (const path of ["/api/v1/documents/m/sync", "/api/v1/documents/m/sync", "/ws"]) {
+    const socket = new WebSocket(product.url.replace("http", "ws") + path);
+    const closed = new Promise((resolve) => socket.addEventListener("close", resolve));
+    await new Promise((resolve) => socket.addEventListener("open", resolve));
+    if (path === "/ws") socket.send(JSON.stringify({ id: "1", type: "ping" }));
+    socket.close();
+    await closed;
+  }
 }
 
 async function putOverGrpc({ grpc }: Product): Promise<void> {
