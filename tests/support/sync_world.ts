@@ -48,6 +48,8 @@ export interface SyncWorld extends AsyncDisposable {
   breakLinks(): void;
   /** Sets whether the service is there for new calls. */
   isUp: boolean;
+  /** Lets the store keep nothing until the returned function is called. */
+  holdCommits(): () => void;
 }
 
 /** Opens it. */
@@ -55,8 +57,15 @@ export function openSyncWorld(options: SyncWorldOptions = {}): SyncWorld {
   const errors: unknown[] = [];
   const log = { info() {}, error: (text: string, fields?: unknown) => void errors.push([text, fields]) };
   const endOfTurn = (run: () => void) => void setImmediate(run);
+  const store = createMemoryStore();
+  const commit = store.commit.bind(store);
+  let gate = Promise.resolve();
+  store.commit = async (changes) => {
+    await gate;
+    return await commit(changes);
+  };
   const statesync = createStatesyncModule({
-    store: createMemoryStore(),
+    store,
     config: statesyncConfigSchema.parse({}),
     clock: systemClock,
     random: systemRandom,
@@ -146,6 +155,11 @@ export function openSyncWorld(options: SyncWorldOptions = {}): SyncWorld {
       transport = serve();
       known = instances();
       old.end();
+    },
+    holdCommits() {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      gate = promise;
+      return resolve;
     },
     get isUp() {
       return isUp;
