@@ -8,6 +8,8 @@ const GROUP_MAX = 1_000;
 /** A change on its way to the store. Exactly one of the three is called, once. */
 export interface Write {
   readonly change: Change;
+  /** It goes to the store now: it changes no more. */
+  seal?(): void;
   /** It is kept; its first entry has this sequence. */
   done(sequence: number): void;
   /** It was not written, since somebody else had changed the document, or has taken the id. */
@@ -72,6 +74,7 @@ export class Committer {
 
   readonly #commit = (): void => {
     const group = this.#queue.splice(0, GROUP_MAX);
+    for (const write of group) write.seal?.();
     this.#figures.commits++;
     this.#figures.changes += group.length;
     let commit: Promise<CommitResult[]>;

@@ -3,6 +3,7 @@
 import type { Random } from "../runtime/random.ts";
 import { Committer, type Write } from "./committer.ts";
 import { StateSyncError } from "./errors.ts";
+import type { LiveClient } from "./live.ts";
 import { OpenDocument } from "./open_document.ts";
 import type { DocumentRecord } from "./records.ts";
 import type { Awaitable, Change, DocumentStore, LoadedDocument } from "./store.ts";
@@ -21,6 +22,10 @@ const EVICTION_STEPS = 32;
 export interface Decision<T> {
   readonly value: T;
   readonly change?: Change | undefined;
+  /** The client whose edit the change is: what it sends until that goes to the store may become part of it. */
+  readonly client?: LiveClient | undefined;
+  /** It has become part of the change that began last, and ends as that does. */
+  readonly isJoined?: boolean;
 }
 
 /** A decision that needs something first, and is made again then. */
@@ -73,6 +78,8 @@ export class Documents {
   readonly #changed = new Set<OpenDocument>();
   /** Decisions to be made anew, by document, until it was read anew. */
   readonly #again = new Map<OpenDocument, (() => void)[]>();
+  /** The last change of a client's edit, while what the client sends becomes part of it. */
+  readonly #openWrites = new WeakMap<OpenDocument, DocumentWrite<unknown>>();
   #newest: OpenDocument | undefined;
   #oldest: OpenDocument | undefined;
   #bytes = 0;
@@ -230,11 +237,18 @@ export class Documents {
       decision.wait.then(() => this.#try(attempt), attempt.reject);
       return;
     }
-    const { value, change } = decision;
+    const { value, change, client, isJoined } = decision;
     if (change !== undefined) {
       document.begin(change);
       this.resized(document);
-      this.committer.add(new DocumentWrite(this, document, change, attempt, value));
+      const write = new DocumentWrite(this, document, change, attempt, value);
+      if (client !== undefined) {
+        document.leaveOpen(client, change);
+        this.#openWrites.set(document, write as DocumentWrite<unknown>);
+      }
+      this.committer.add(write);
+    } else if (isJoined === true) {
+      this.#openWrites.get(document)!.join(attempt as Attempt<unknown>, value);
     } else if (document.pending === 0) attempt.resolve(value);
     else {
       document.settled().then(
@@ -242,6 +256,13 @@ export class Documents {
         attempt.reject,
       );
     }
+  }
+
+  /** A change goes to the store. For DocumentWrite. */
+  seal(document: OpenDocument, write: DocumentWrite<unknown>): void {
+    if (this.#openWrites.get(document) !== write) return;
+    this.#openWrites.delete(document);
+    document.seal();
   }
 
   /** A change of an open document is kept. For DocumentWrite. */
@@ -442,33 +463,46 @@ class Attempt<T> {
   ) {}
 }
 
-/** A change of an open document on its way to the store. */
+/** A change of an open document on its way to the store, with the decisions that became it. */
 class DocumentWrite<T> implements Write {
   readonly #generation: number;
+  readonly #attempts: Attempt<T>[];
+  readonly #values: T[];
 
   constructor(
     private readonly documents: Documents,
     private readonly document: OpenDocument,
     readonly change: Change,
-    private readonly attempt: Attempt<T>,
-    private readonly value: T,
+    attempt: Attempt<T>,
+    value: T,
   ) {
     this.#generation = document.generation;
+    this.#attempts = [attempt];
+    this.#values = [value];
+  }
+
+  join(attempt: Attempt<T>, value: T): void {
+    this.#attempts.push(attempt);
+    this.#values.push(value);
+  }
+
+  seal(): void {
+    this.documents.seal(this.document, this as DocumentWrite<unknown>);
   }
 
   done(): void {
     this.documents.kept(this.document, this.change);
-    this.attempt.resolve(this.value);
+    for (const [i, attempt] of this.#attempts.entries()) attempt.resolve(this.#values[i]!);
   }
 
   lost(): void {
     this.documents.lost(this.document, this.#generation);
-    this.documents.again(this.document, this.attempt);
+    for (const attempt of this.#attempts) this.documents.again(this.document, attempt);
   }
 
   failed(error: Error): void {
     this.documents.failed(this.document, error);
-    this.attempt.reject(error);
+    for (const attempt of this.#attempts) attempt.reject(error);
   }
 }
 

@@ -23,10 +23,10 @@ export class EditsSince {
   /** The edits, in their order, up to what is in memory; or what to wait for before asking again.
    *  @throws {StateSyncError} `versionGone` */
   of(document: OpenDocument): { readonly edits: readonly Entry[] } | { readonly wait: Promise<void> } {
-    const recent = document.edits.after(this.version);
+    const recent = document.editsAfter(this.version);
     if (recent !== undefined) return { edits: recent };
     if (document.record.version - this.version > BEHIND_MAX) throw this.#gone();
-    const rest = this.#generation === document.generation ? document.edits.after(this.#since) : undefined;
+    const rest = this.#generation === document.generation ? document.editsAfter(this.#since) : undefined;
     if (rest !== undefined) return { edits: [...this.#read, ...rest] };
     return { wait: this.#fill(document) };
   }

@@ -237,7 +237,7 @@ class Past {
   constructor(private readonly store: DocumentStore) {}
 
   of(document: OpenDocument): { parts: ContentParts; entries: readonly Entry[] } | Later {
-    const recent = this.#generation === document.generation ? document.edits.after(this.#version) : undefined;
+    const recent = this.#generation === document.generation ? document.editsAfter(this.#version) : undefined;
     if (recent === undefined || this.#parts === undefined) return { wait: this.#read(document) };
     const { snapshot, updates } = this.#parts;
     return {

@@ -226,10 +226,11 @@ function decideClientUpdate(
   checkSize(document, maxDocumentBytes, update.length);
   const fresh = content.applyRemote(update);
   if (fresh === undefined) return { value: undefined };
+  if (document.join(client, fresh)) return { value: undefined, isJoined: true };
   const change = makeChange(context, record, {}, [
     { type: "document_updated", userId, isVersion: true, update: fresh, data: CONTENT },
   ]);
-  return { value: undefined, change };
+  return { value: undefined, change, client };
 }
 
 const CONTENT: Readonly<Record<string, string>> = { change: "content" };

@@ -85,6 +85,49 @@ Deno.test("edits of one group of commits are told as one update", async () => {
   assertEquals(doc.getText("content").toString(), await contentOf(world, docId));
 });
 
+Deno.test("what a client sends in one turn is one entry, and each of its updates stands for itself", async () => {
+  await using world = openWorld();
+  const docId = await makeDocument(world, { type: "text" });
+  const [bob, ann] = [toldClient(user("bob")), toldClient(user("ann"))];
+  const { document } = await world.module.live.join(docId, bob!, undefined);
+  await world.module.live.join(docId, ann!, undefined);
+  await world.settled();
+  const edit = await editOf(document, "text");
+  const other = await editOf(document, "text");
+  const type = (letter: string) => edit((doc) => doc.getText("content").insert(0, letter));
+  const outcomes = await Promise.allSettled([
+    document.update(bob!, type("a")),
+    document.update(bob!, type("b")),
+    document.update(bob!, new Uint8Array([9, 9, 9])),
+    document.update(bob!, type("c")),
+    document.update(ann!, other((doc) => doc.getText("content").insert(0, "x"))),
+    document.update(bob!, type("d")),
+    insert(world, docId, "y"),
+    document.update(bob!, type("e")),
+  ]);
+  assertEquals(outcomes.map(({ status }) => status === "fulfilled"), [
+    true,
+    true,
+    false,
+    true,
+    true,
+    true,
+    true,
+    true,
+  ]);
+  const entries = (await world.store.entries(docId, 1, 100)).filter(({ update }) => update !== undefined);
+  assertEquals(entries.map(({ userId, version, type }) => [userId, version, type]), [
+    ["bob", 2, "document_updated"],
+    ["ann", 3, "document_updated"],
+    ["bob", 4, "document_updated"],
+    ["ann", 5, "operation_applied"],
+  ]);
+  const replayed = new Y.Doc();
+  for (const { update } of entries) Y.applyUpdate(replayed, update!);
+  const content = await contentOf(world, docId);
+  assertEquals([replayed.getText("content").toString(), content.length], [content, 7]);
+});
+
 Deno.test("clients do what they may: readers send nothing, commenters comments of their own, editors all", async () => {
   await using world = openWorld();
   const docId = await makeDocument(world, {

@@ -15,6 +15,18 @@ import type { Change, LoadedDocument } from "./store.ts";
 /** What an open document takes in memory besides its content, in bytes: about what an empty Yjs document has. */
 const FIXED_BYTES = 4_096;
 
+/** Updates of one client that may become one entry, and their bytes. */
+const JOINED_UPDATES_MAX = 256;
+const JOINED_BYTES_MAX = 262_144;
+
+/** An entry of a client's edits that waits for the store: what the client sends meanwhile becomes part of it. */
+interface OpenEntry {
+  readonly client: LiveClient;
+  readonly entry: { -readonly [Field in keyof Entry]: Entry[Field] };
+  readonly updates: Uint8Array[];
+  bytes: number;
+}
+
 /** Waits for what was under way: true when it is kept, false when it was lost to somebody else's change. */
 interface Waiter {
   readonly at: number;
@@ -38,6 +50,8 @@ export class OpenDocument {
   snapshotOffset: number;
   /** Bytes of the encoded content, at most: what it had when it was last encoded, and the updates since. */
   stateBytes: number;
+  /** Whether these are exactly as many as there are. */
+  hasExactSize = false;
   /** Raised when the document is read anew: what was decided before counts no more. */
   generation = 0;
   /** Why it can be used no more. */
@@ -69,11 +83,12 @@ export class OpenDocument {
   countedBytes = 0;
   /** Entries of operations under way, by key: the store does not know them yet. */
   readonly #pendingKeys = new Map<string, Entry>();
+  #openEntry: OpenEntry | undefined;
   #begun = 0;
   #ended = 0;
   #waiters: Waiter[] = [];
-  /** Updates under way, in their order. */
-  #underWay: Uint8Array[] = [];
+  /** Entries with updates under way, in their order. */
+  #underWay: Entry[] = [];
   #keptVector: Uint8Array | undefined;
   /** Kept updates that listeners were not told of. */
   #untold: Uint8Array[] = [];
@@ -121,6 +136,7 @@ export class OpenDocument {
 
   /** Takes a change as made, which is now under way to the store. Its update is part of the content already. */
   begin(change: Change): void {
+    this.seal();
     this.#begun++;
     if (change.record === undefined) {
       this.isRemoved = true;
@@ -129,10 +145,8 @@ export class OpenDocument {
     let { version } = this.record;
     for (const entry of change.entries) {
       if (entry.update !== undefined) {
-        this.stateBytes += entry.update.length;
-        this.shared.add(entry.update);
-        this.#underWay.push(entry.update);
-        this.#keptVector = undefined;
+        this.#grow(entry.update);
+        this.#underWay.push(entry);
       }
       if (entry.version > version) {
         version = entry.version;
@@ -142,6 +156,40 @@ export class OpenDocument {
     }
     this.record = change.record;
     this.#applyLocks(change);
+  }
+
+  /** Lets the one entry of the change that began last, which has a client's edit, take in what the same client sends until
+   *  it goes to the store. */
+  leaveOpen(client: LiveClient, { entries }: Change): void {
+    const entry = entries[0]!;
+    this.#openEntry = { client, entry, updates: [entry.update!], bytes: entry.update!.length };
+  }
+
+  /** Makes an update, which the content has already, part of the client's entry that waits; false if there is none. */
+  join(client: LiveClient, update: Uint8Array): boolean {
+    const open = this.#openEntry;
+    if (
+      open?.client !== client || open.updates.length >= JOINED_UPDATES_MAX ||
+      open.bytes + update.length > JOINED_BYTES_MAX
+    ) return false;
+    open.updates.push(update);
+    open.bytes += update.length;
+    this.#grow(update);
+    return true;
+  }
+
+  /** The entry that waits takes in nothing more. */
+  seal(): void {
+    const open = this.#openEntry;
+    if (open === undefined) return;
+    this.#openEntry = undefined;
+    if (open.updates.length > 1) open.entry.update = mergeUpdates(open.updates);
+  }
+
+  /** All entries that made versions after that one, in their order; undefined when they are not all remembered. */
+  editsAfter(version: number): readonly Entry[] | undefined {
+    this.seal();
+    return this.edits.after(version);
   }
 
   /** The change is kept. */
@@ -183,6 +231,7 @@ export class OpenDocument {
    *  or less than was kept. */
   reload(loaded: LoadedDocument): void {
     const isOther = loaded.record.offset !== this.kept.offset;
+    this.#openEntry = undefined;
     this.generation++;
     this.isRemoved = false;
     this.#begun = this.#ended = 0;
@@ -194,6 +243,7 @@ export class OpenDocument {
     this.oldestOffset = loaded.oldestOffset;
     this.snapshotOffset = loaded.snapshot?.offset ?? 0;
     this.stateBytes = bytesOf(loaded);
+    this.hasExactSize = false;
     this.#pendingKeys.clear();
     this.decided.clear();
     this.#underWay = [];
@@ -208,8 +258,7 @@ export class OpenDocument {
     for (const entry of entries) {
       if (entry.update !== undefined) {
         this.content.applyRemote(entry.update);
-        this.stateBytes += entry.update.length;
-        this.shared.add(entry.update);
+        this.#grow(entry.update);
         if (this.listeners.size > 0) this.#untold.push(entry.update);
       }
       if (entry.version > version) {
@@ -297,14 +346,25 @@ export class OpenDocument {
   }
 
   #withoutUnderWay(): Uint8Array {
+    this.seal();
     const clocks = decodeStateVector(this.shared.vector());
-    for (const update of this.#underWay) {
-      for (const [client, from] of parseUpdateMeta(update).from) {
+    for (const { update } of this.#underWay) {
+      for (const [client, from] of parseUpdateMeta(update!).from) {
         if (from === 0) clocks.delete(client);
         else if (from < (clocks.get(client) ?? 0)) clocks.set(client, from);
       }
     }
     return encodeStateVector(clocks);
+  }
+
+  /** The content has an update more. */
+  #grow(update: Uint8Array): void {
+    this.stateBytes += update.length;
+    this.hasExactSize = false;
+    this.#keptVector = undefined;
+    this.shared.add(update);
+    // Nobody is there to be given it.
+    if (this.clients.size === 0) this.shared.drop();
   }
 
   #applyLocks({ putLocks, removeLocks }: Change): void {

@@ -306,8 +306,11 @@ export function scopeOfPlan({ properties, texts, emptied }: Plan): ReturnType<ty
  *  @throws {StateSyncError} `tooLarge` */
 export function checkSize(document: OpenDocument, maxBytes: number, addedBytes = 0): void {
   if (document.stateBytes + addedBytes <= maxBytes) return;
-  // What was counted is at most what there is: updates of the same place replace one another.
-  document.stateBytes = document.content.encodeState().length;
+  if (!document.hasExactSize) {
+    // What was counted is more than there is: what one update brought another may have taken away.
+    document.stateBytes = document.content.encodeState().length;
+    document.hasExactSize = true;
+  }
   if (document.stateBytes + addedBytes <= maxBytes) return;
   throw new StateSyncError(
     "tooLarge",
