@@ -207,6 +207,7 @@ export class FollowedChannel implements Channel {
         const mapped = this.#deps.toError(error);
         if (isFinal(mapped)) return this.#refuse(lane, mapped);
       }
+      if (signal.aborted) return;
       stream = undefined;
       await this.#deps.pause(pauseMs * (1 - this.#deps.chance() / 2), signal);
       pauseMs = Math.min(pauseMs * 2, REOPEN_MAX_MS);

@@ -170,7 +170,7 @@ class Link {
         }
       }
       this.#ended();
-      await this.#deps.pause(REOPEN_MS, this.#signal);
+      if (!this.#signal.aborted) await this.#deps.pause(REOPEN_MS, this.#signal);
     }
   }
 

@@ -11,7 +11,7 @@ import { hubConfigSchema } from "../config.ts";
 import type { Connection } from "../connection.ts";
 import type { Source, SourceEvent } from "../followed_channel.ts";
 import type { Position } from "../history.ts";
-import { Hub } from "../hub.ts";
+import { Hub, type Relay } from "../hub.ts";
 import { createHubMetrics } from "../metrics.ts";
 
 /** A message of the hub as a client reads it. */
@@ -141,7 +141,7 @@ export function createFakeStream(epoch = "e1"): FakeStream {
 }
 
 /** Creates the world. `config`: what `gateway.hub` has differently. */
-export function createHubWorld(config: Record<string, unknown> = {}): HubWorld {
+export function createHubWorld(config: Record<string, unknown> = {}, relay?: Relay): HubWorld {
   const timer = createManualTimer();
   const registry = new Registry();
   const follows = new Map<(error: GatewayError) => void, Caller>();
@@ -190,7 +190,7 @@ export function createHubWorld(config: Record<string, unknown> = {}): HubWorld {
           return Promise.resolve('{"success":true,"version":"2"}');
         },
       },
-      relay: undefined,
+      relay,
       metrics: createHubMetrics(registry, () => {}),
       pause: (delayMs, signal) =>
         delayMs === 0 ? Promise.resolve() : new Promise((resolve) => {
