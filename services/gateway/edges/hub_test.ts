@@ -167,6 +167,25 @@ Deno.test("a revoked session's socket is closed, and its event stream", async ()
   assertMatch(await text, /"code":"unauthenticated"/);
 });
 
+Deno.test("what is sent after a revocation is not carried out, though no round of asking has come by", async () => {
+  const credentials = withUsers();
+  await using gateway = startTestGateway({ credentials });
+  using ada = await connect(gateway, { authorization: "Bearer token-of-ada" });
+  using bob = await connect(gateway, { authorization: "Bearer token-of-bob" });
+  await ada.ask("subscribe", { channel: "news" });
+  credentials.sessions.delete("token-of-bob");
+  bob.say("publish", { channel: "news", data: 1 });
+  assertEquals((await bob.closed).code, 4401);
+  assertEquals((await ada.ask("history", { channel: "news" })).data.messages, []);
+  // Other rights are told, and not used.
+  credentials.sessions.set(
+    "token-of-ada",
+    principal({ username: "ada", sessionId: "s-ada", roles: ["admin"] }),
+  );
+  const { code, error } = await ada.ask("publish", { channel: "news", data: 2 }, "error");
+  assertEquals([code, error], ["unavailable", "the caller's rights have changed, come back"]);
+});
+
 Deno.test("users that come into being send developers away", async () => {
   const credentials = createFakeCredentials();
   await using gateway = startTestGateway({ credentials });

@@ -242,6 +242,7 @@ Deno.test("a service that does not begin a stream in time is unavailable", async
     router.service(StateSyncService, {
       async *subscribeDocument(_, { signal }) {
         await new Promise((resolve) => signal.addEventListener("abort", resolve));
+        yield {};
       },
     });
   });
