@@ -82,6 +82,8 @@ export function connectionsOf(
       statement_timeout: statementTimeoutMs,
       lock_timeout: Math.ceil(statementTimeoutMs * LOCK_PART),
       idle_in_transaction_session_timeout: statementTimeoutMs,
+      // Compiling a statement takes longer than any here runs; a wrong estimate would cause it.
+      jit: "off",
     },
     types: {
       bigint: { to: 20, from: [20], parse: Number, serialize: String },

@@ -47,7 +47,14 @@ import type {
 import { checkChanges, foldedName } from "./changes.ts";
 import { Group, WRITE_GROUP } from "./postgres_group.ts";
 import { MIGRATIONS } from "./postgres_tables.ts";
-import { conflictOfText, documentOfText, extraOfText, operationOfBytes } from "./record_text.ts";
+import {
+  conflictOfText,
+  documentOfText,
+  extraOfText,
+  keyBytes,
+  keyOfBytes,
+  operationOfBytes,
+} from "./record_text.ts";
 
 /** How to open. */
 export interface PostgresStoreOptions {
@@ -326,7 +333,7 @@ class PostgresStore implements DocumentStore {
   }
 
   async operationByKey(docId: string, key: string): Promise<StoredEntry | undefined> {
-    return (await this.#entries(docId, "operation_key = $2::bytea", [new TextEncoder().encode(key)]))[0];
+    return (await this.#entries(docId, "operation_key = $2::bytea", [keyBytes(key)]))[0];
   }
 
   async conflicts(
@@ -501,13 +508,11 @@ function entryOfRow(row: PostgresRow, docId: string): StoredEntry {
     update: content === null ? undefined : bytesOf(content),
     operation: operation === null ? undefined : operationOfBytes(bytesOf(operation), operationStatus),
     operationStatus,
-    operationKey: key === null ? undefined : keyText.decode(key as Uint8Array),
+    operationKey: key === null ? undefined : keyOfBytes(key as Uint8Array),
     ...extraOfText(extra === null ? undefined : extra as string),
     sequence: row.sequence as number,
   };
 }
-
-const keyText = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** What the client answers is a Buffer, and may be a part of a larger one. */
 function bytesOf(value: unknown): Uint8Array {

@@ -9,14 +9,12 @@ import {
 import type { ConflictRecord, DocumentRecord, Entry, LockRecord, OperationStatus } from "../records.ts";
 import type { Change, CommitResult } from "../store.ts";
 import { foldedName, follow, membersOf } from "./changes.ts";
-import { conflictText, extraText, operationBytes, settledText } from "./record_text.ts";
+import { conflictText, extraText, keyBytes, operationBytes, settledText } from "./record_text.ts";
 
 /** The statement. It answers with `base`, the sequence before the group's first entry, or null. */
 export const WRITE_GROUP = `SELECT write_group($1::text::json, $2::text[], $3::text::json, $4::text::json,
   $5::bigint, $6::text::json, $7::bytea[], $8::bytea[], $9::text::json, $10::text::json, $11::text::json,
   $12::text::json, $13::text::json, $14::text::json, $15::text::json, $16::bytea[], $17::text) AS base`;
-
-const encoder = new TextEncoder();
 
 /** An entry with its place in the group, from 1. */
 interface Placed {
@@ -230,7 +228,7 @@ function entryRow({ entry, place }: Placed): unknown {
     at_ms: entry.atMs,
     operation_type: entry.operation?.type,
     status: entry.operationStatus,
-    operation_key: entry.operationKey === undefined ? undefined : encoder.encode(entry.operationKey).toHex(),
+    operation_key: entry.operationKey === undefined ? undefined : keyBytes(entry.operationKey).toHex(),
     extra: extraText(entry),
   };
 }

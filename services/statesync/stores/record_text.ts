@@ -15,6 +15,23 @@ export function operationOfBytes(bytes: Uint8Array, status: OperationStatus | un
   return operation;
 }
 
+const keyEncoder = new TextEncoder();
+const keyDecoder = new TextDecoder("utf-8", { ignoreBOM: true });
+
+/** An operation's key as it is kept: bytes, since databases end a text at a NUL; and the operation's id first, since ids
+ *  that rise with time come last in an index, all in the same few pages, whatever their documents and clients. */
+export function keyBytes(key: string): Uint8Array {
+  const at = key.lastIndexOf("\0");
+  return keyEncoder.encode(at < 0 ? key : `${key.slice(at + 1)}\0${key.slice(0, at)}`);
+}
+
+/** The key of its bytes. */
+export function keyOfBytes(bytes: Uint8Array): string {
+  const text = keyDecoder.decode(bytes);
+  const at = text.indexOf("\0");
+  return at < 0 ? text : `${text.slice(at + 1)}\0${text.slice(0, at)}`;
+}
+
 /** What of a document's record changes with every edit: such fields have columns of their own. */
 export type EditedFields = Pick<
   DocumentRecord,

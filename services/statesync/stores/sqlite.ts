@@ -31,6 +31,7 @@ import {
   conflictText,
   extraText,
   isSettledAlike,
+  keyBytes,
   operationBytes,
   settledText,
 } from "./record_text.ts";
@@ -39,7 +40,6 @@ import {
   createTables,
   documentOfRow,
   entryOfRow,
-  keyBytes,
   labelsOf,
   lockOfText,
   prepareStatements,
@@ -358,7 +358,7 @@ class SqliteStore implements DocumentStore {
   }
 
   operationByKey(docId: string, key: string): StoredEntry | undefined {
-    return this.#ofDocument(docId, (document) => this.#do.entryByKey.all(document, keyBytes(key)))[0];
+    return this.#ofDocument(docId, (document) => this.#do.entryByKey.all(keyBytes(key), document))[0];
   }
 
   conflicts(docId: string, isOpenOnly: boolean, before: string, limit: number): ConflictRecord[] {

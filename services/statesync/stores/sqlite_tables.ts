@@ -11,7 +11,7 @@
 import type { Database, SqlRow, Statement } from "../../../storage/sqlite/mod.ts";
 import type { DocumentRecord, EventType, LockRecord, OperationStatus, StoredEntry } from "../records.ts";
 import { membersOf } from "./changes.ts";
-import { documentOfText, extraOfText, operationOfBytes } from "./record_text.ts";
+import { documentOfText, extraOfText, keyOfBytes, operationOfBytes } from "./record_text.ts";
 
 const TABLES = [
   `CREATE TABLE documents(
@@ -26,7 +26,7 @@ const TABLES = [
     at_ms INTEGER NOT NULL, operation_type TEXT, status TEXT, operation_key BLOB, content BLOB, operation BLOB,
     extra TEXT, removed_id TEXT) STRICT`,
   `CREATE UNIQUE INDEX entries_by_offset ON entries(document, offset)`,
-  `CREATE UNIQUE INDEX entries_by_key ON entries(document, operation_key) WHERE operation_key IS NOT NULL`,
+  `CREATE UNIQUE INDEX entries_by_key ON entries(operation_key, document) WHERE operation_key IS NOT NULL`,
   `CREATE TABLE snapshots(
     document INTEGER NOT NULL, offset INTEGER NOT NULL, version INTEGER NOT NULL, state BLOB NOT NULL,
     UNIQUE (document, offset)) STRICT`,
@@ -159,7 +159,7 @@ export function prepareStatements(database: Database) {
       `SELECT ${ENTRY_COLUMNS}, coalesce(documents.id, removed_id) FROM entries LEFT JOIN documents USING (document)
       WHERE sequence >= ? ORDER BY sequence LIMIT ?`,
     ),
-    entryByKey: prepare(`SELECT ${ENTRY_COLUMNS} FROM entries WHERE document = ? AND operation_key = ?`),
+    entryByKey: prepare(`SELECT ${ENTRY_COLUMNS} FROM entries WHERE operation_key = ? AND document = ?`),
     versions: prepare(
       `SELECT ${ENTRY_COLUMNS} FROM entries WHERE document = ? AND offset <= ? AND is_version = 1
       ORDER BY offset DESC LIMIT ?`,
@@ -192,14 +192,6 @@ export const LISTED_COLUMNS = DOCUMENT_COLUMNS;
 /** Columns that `entryOfRow` reads. */
 export const READ_COLUMNS = ENTRY_COLUMNS;
 
-const keyText = new TextDecoder("utf-8", { ignoreBOM: true });
-const keyEncoder = new TextEncoder();
-
-/** An operation's key as it is kept: bytes, since it has a NUL, at which a text would end when it is read. */
-export function keyBytes(key: string): Uint8Array {
-  return keyEncoder.encode(key);
-}
-
 /** A document of its row. */
 export function documentOfRow(row: SqlRow): DocumentRecord {
   const [, version, offset, updatedBy, updatedAtMs, fencingToken, openConflicts, hlc, settled] = row;
@@ -231,7 +223,7 @@ export function entryOfRow(row: SqlRow, docId: string | undefined): StoredEntry 
     update: update === null ? undefined : update as Uint8Array,
     operation: operation === null ? undefined : operationOfBytes(operation as Uint8Array, operationStatus),
     operationStatus,
-    operationKey: key === null ? undefined : keyText.decode(key as Uint8Array),
+    operationKey: key === null ? undefined : keyOfBytes(key as Uint8Array),
     data,
     document,
     lock,
