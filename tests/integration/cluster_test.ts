@@ -218,6 +218,16 @@ Deno.test("a gateway with a list of hosts serves with their secret, and cannot w
   await until(() => ready(friend), (status) => status === 200);
   assertEquals((await answer(friend.url, { method: "PUT", body: "hello" }))[0], 200);
   assertEquals(await answer(friend.url), [200, "hello"]);
+  const call = async (method: string, path: string, body?: unknown) => {
+    const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
+    const response = await fetch(`${friend.url}/api/v1/${path}`, init);
+    return await response.json();
+  };
+  await call("POST", "documents", { docId: "d", type: "text" });
+  const { session: { sessionId } } = await call("POST", "sessions", { userId: "ann" });
+  assertEquals((await call("POST", "documents/d/locks", { sessionId })).lock.active, true);
+  await call("DELETE", `sessions/${sessionId}`);
+  await until(() => call("GET", "documents/d/locks"), ({ locked }) => !locked);
   await until(
     () => Promise.resolve(stranger.stderr().match(/a worker of another host does not answer/g)?.length),
     (times) => times === 3,
