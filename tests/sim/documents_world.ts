@@ -410,6 +410,7 @@ class DocumentsWorld {
         docId,
         open: (start, epoch) => this.#openStream(docId, start, epoch, principal),
         mayComeBack,
+        isCompacted: this.#config.historyEntries < 1_000,
         last: () => Promise.resolve(this.#lastOf(docId)),
         told: (event) => this.#tell(event),
         count: (what) => this.#tally[what]++,
