@@ -3,8 +3,9 @@ import type { LaterEdit } from "./crdt/stale.ts";
 import type { Touch } from "./crdt/touch.ts";
 import type { Entry } from "./records.ts";
 
-/** Edits remembered; those of an operation that is staler are read from the store. */
-const EDITS_MAX = 64;
+/** Edits remembered at least; for an operation that is staler they are read from the store. Of many open documents what is
+ *  remembered outlives what is young, and makes collecting garbage dear. */
+const EDITS_MAX = 16;
 /** Bytes that they take. One edit is remembered whatever its size. */
 const BYTES_MAX = 262_144;
 /** The part of a hybrid logical clock that counts within a millisecond. */

@@ -164,6 +164,7 @@ export class StatesyncService {
       store,
       max: config.subscribersMax,
       newId: this.#newId,
+      pause: () => new Promise((resolve) => endOfTurn(resolve)),
       recordOf: (docId) => this.#documents.record(docId),
     });
     this.live = new OpenLiveDocuments({

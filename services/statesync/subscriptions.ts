@@ -18,6 +18,8 @@ export interface SubscriptionsDeps {
   /** Subscribers at a time. */
   readonly max: number;
   readonly newId: () => string;
+  /** Lets other work of the event loop run. */
+  readonly pause: () => Promise<void>;
   /** A document as it is kept. */
   readonly recordOf: (docId: string) => Awaitable<DocumentRecord | undefined>;
 }
@@ -166,6 +168,8 @@ export class Subscription {
   readonly #onLeft: () => void;
   readonly #mayRead = new RecentMap<string, boolean>(REMEMBERED_DOCUMENTS);
   #next: number;
+  /** Whether the last read was full, so that more is to be expected. */
+  #isBehind = false;
   #isOpen = true;
   #isStopped = false;
   /** Raised by each wake, so that one which comes while the store is asked is not missed. */
@@ -192,8 +196,11 @@ export class Subscription {
   async take(): Promise<readonly StoredEntry[] | undefined> {
     while (this.#isOpen) {
       const wakes = this.#wakes;
+      // Who has much to catch up with does it beside others.
+      if (this.#isBehind) await this.#deps.pause();
       const entries = await this.#read();
       if (entries.length > 0) return entries;
+      if (this.#isBehind) continue;
       if (wakes === this.#wakes && this.#isOpen) await new Promise<void>((resolve) => this.#wake = resolve);
     }
     if (this.#isStopped) throw new StateSyncError("stopped");
@@ -228,6 +235,7 @@ export class Subscription {
 
   async #readDocument(docId: string): Promise<readonly StoredEntry[]> {
     const entries = await this.#deps.store.entries(docId, this.#next, ENTRIES_PER_READ);
+    this.#isBehind = entries.length === ENTRIES_PER_READ;
     if (entries.length === 0) {
       if (await this.#deps.recordOf(docId) === undefined) throw new StateSyncError("notFound");
       return entries;
@@ -245,15 +253,14 @@ export class Subscription {
   }
 
   async #readAll(): Promise<readonly StoredEntry[]> {
-    for (;;) {
-      const entries = await this.#deps.store.entriesBySequence(this.#next, ENTRIES_PER_READ);
-      if (entries.length === 0) return entries;
-      this.#taken(entries, "sequence");
-      if (this.principal === undefined) return entries;
-      const readable: StoredEntry[] = [];
-      for (const entry of entries) if (await this.#isReadable(entry)) readable.push(entry);
-      if (readable.length > 0) return readable;
-    }
+    const entries = await this.#deps.store.entriesBySequence(this.#next, ENTRIES_PER_READ);
+    this.#isBehind = entries.length === ENTRIES_PER_READ;
+    if (entries.length === 0) return entries;
+    this.#taken(entries, "sequence");
+    if (this.principal === undefined) return entries;
+    const readable: StoredEntry[] = [];
+    for (const entry of entries) if (await this.#isReadable(entry)) readable.push(entry);
+    return readable;
   }
 
   /** Whether the caller may read the document; that it was deleted is told to those who could until then. */
