@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
-import { requireBinary, type Server, startEtcd, startRedis } from "./server.ts";
+import { requireBinary, type Server, startEtcd, startPostgres, startRedis } from "./server.ts";
 
 Deno.test("startEtcd() starts a private etcd that keeps its data over kill and restart", async (t) => {
   let folder = "";
@@ -28,6 +28,33 @@ Deno.test("startRedis() starts a private Redis that keeps what it synced over ki
   assertEquals(await command(redis, "GET a"), "$1\r\n1\r\n");
   await redis.stop();
 });
+
+Deno.test("startPostgres() starts a private PostgreSQL that keeps its data over kill and restart", async (t) => {
+  let folder = "";
+  {
+    await using postgres = await startPostgres(t);
+    if (postgres === undefined) return;
+    folder = postgres.dataDirectory;
+    assertEquals(await psql(postgres, "CREATE TABLE a (x int); INSERT INTO a VALUES (7); SHOW fsync"), "on");
+    await postgres.kill();
+    await postgres.restart();
+    assertEquals(await psql(postgres, "SELECT x FROM a"), "7");
+    // It does not wait for its clients to go.
+    using _idle = await Deno.connect({ hostname: "127.0.0.1", port: postgres.port });
+    await postgres.stop();
+    assert((await postgres.log()).includes("database system is shut down"));
+  }
+  await assertRejects(() => Deno.stat(folder), Deno.errors.NotFound);
+});
+
+/** The last line of what statements answer. */
+async function psql({ port, dataDirectory }: Server, sql: string): Promise<string> {
+  const { stdout, stderr, success } = await new Deno.Command("psql", {
+    args: ["-h", dataDirectory, "-p", String(port), "-U", "aetherflow", "-d", "postgres", "-Atqc", sql],
+  }).output();
+  assert(success, new TextDecoder().decode(stderr));
+  return new TextDecoder().decode(stdout).trim().split("\n").at(-1)!;
+}
 
 Deno.test("a server that cannot start says what it wrote", async (t) => {
   if (!await requireBinary(t, "etcd", "etcd-server")) return;
