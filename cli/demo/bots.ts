@@ -75,8 +75,7 @@ function createWriter({ doc, awareness, chance }: BotDeps): Bot {
 
   /** Takes the oldest lines below the heading away. */
   function tidy(): number {
-    const lines = text.toString().split("\n");
-    const kept = lines.slice(0, HEADING_LINES).join("\n").length + 1;
+    const kept = headingLength(text.toString());
     const end = text.toString().indexOf("\n", kept + TEXT_LENGTH_MAX / 4);
     if (kept < text.length) text.delete(kept, (end < 0 ? text.length : end + 1) - kept);
     place(Math.min(kept, text.length), Math.min(kept, text.length));
@@ -86,7 +85,8 @@ function createWriter({ doc, awareness, chance }: BotDeps): Bot {
   /** Selects a word, and takes it away at the next step. */
   let doomed: { readonly from: Y.RelativePosition; readonly length: number } | undefined;
   function select(): number {
-    const words = [...text.toString().matchAll(/[a-z]{4,12}/g)];
+    const string = text.toString();
+    const words = [...string.matchAll(/[a-z]{4,12}/g)].filter(({ index }) => index >= headingLength(string));
     const word = words.length === 0 ? undefined : words[Math.floor(chance() * words.length)];
     if (word === undefined) return 500;
     place(word.index, word.index + word[0].length);
@@ -238,6 +238,11 @@ function createClerk({ doc, awareness, chance }: BotDeps): Bot {
       return 1_500 + chance() * 2_000;
     },
   };
+}
+
+/** Where the heading of a text ends. */
+function headingLength(text: string): number {
+  return text.split("\n", HEADING_LINES).join("\n").length + 1;
 }
 
 function picker(chance: () => number): <T>(list: readonly T[]) => T {

@@ -5,6 +5,8 @@ import { createSeededRandom, randomFraction } from "../../services/runtime/rando
 import { createBot, OBJECTS_MAX, TEXT_LENGTH_MAX } from "./bots.ts";
 import { CONFLICT_EXAMPLE, CONFLICTING_EDITS, EXAMPLES, PEOPLE, SENTENCES } from "./examples.ts";
 
+const HEADING = EXAMPLES[0]!.content;
+
 /** Three bots of a type on one document each, joined after every step; what each document held at the end. */
 function workTogether(type: "text" | "whiteboard" | "sheet", steps: number, seed: number) {
   const random = createSeededRandom(seed);
@@ -17,6 +19,7 @@ function workTogether(type: "text" | "whiteboard" | "sheet", steps: number, seed
       }
     });
   }
+  if (type === "text") docs[0]!.getText("content").insert(0, HEADING);
   const crew = docs.map((doc) => {
     const awareness = new Awareness(doc);
     return { doc, awareness, bot: createBot(type, { doc, awareness, chance }) };
@@ -38,6 +41,7 @@ Deno.test("writers share a text that never grows beyond its bound, and leave the
   assert(longest < TEXT_LENGTH_MAX + 200, `the text grew to ${longest}`);
   const texts = docs.map((doc) => doc.getText("content").toString());
   assertEquals(new Set(texts).size, 1);
+  assert(texts[0]!.startsWith(HEADING), texts[0]);
 });
 
 Deno.test("writers at one place do not mix their letters", () => {

@@ -144,7 +144,7 @@ function visitors(bots: number): { readonly example: Example; readonly person: t
 async function openPage(url: string): Promise<void> {
   const command = { darwin: "open", windows: "explorer" }[Deno.build.os as string] ?? "xdg-open";
   if (Deno.permissions.querySync({ name: "run", command }).state !== "granted") {
-    return complain(`this command may start no other program: open ${url} yourself, or run it with -P=keep`);
+    return complain(`this command may start no other program: open ${url} yourself`);
   }
   try {
     const { success } = await new Deno.Command(command, { args: [url], stdout: "null", stderr: "null" })
