@@ -1,6 +1,5 @@
 /** Subscribers of simulated worlds: they follow events from the last one that they saw, whatever service is there to ask. */
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { Principal } from "$proto/aetherflow/auth/v1/auth_pb.ts";
 import type {
   SubscribeDocumentResponse,
   SubscribeEventsResponse,
