@@ -216,9 +216,9 @@ class EventStream implements HubSocket {
     return this.#isClosed ? 0 : STREAM_MARK - (this.#controller.desiredSize ?? STREAM_MARK);
   }
 
-  send(text: string, place?: { readonly channel: string } & Position): void {
+  send(text: string, channel?: string, epoch?: string, offset?: number): void {
     if (this.#isClosed) return;
-    if (place !== undefined) this.#places.set(place.channel, place);
+    if (channel !== undefined) this.#places.set(channel, { epoch: epoch!, offset: offset! });
     this.#controller.enqueue(encoder.encode(`id: ${this.#id()}\ndata: ${text}\n\n`));
   }
 

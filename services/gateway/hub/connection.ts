@@ -20,8 +20,8 @@ import { Subscription } from "./subscription.ts";
 
 /** What a connection is written to. */
 export interface HubSocket {
-  /** `place`: of a channel's message, for clients that say later where they were. */
-  send(text: string, place?: { readonly channel: string } & Position): void;
+  /** With `channel`: the client has seen everything in it up to the place; for clients that say later where they were. */
+  send(text: string, channel?: string, epoch?: string, offset?: number): void;
   /** Bytes that were sent and not yet taken. */
   readonly queuedBytes: number;
   close(code: number, reason: string): void;
@@ -40,6 +40,8 @@ const FILTER_EVENTS_MAX = 32;
 /** Users in one answer to `presence`. */
 const PRESENCE_USERS_MAX = 1_000;
 const HISTORY_ENTRIES_DEFAULT = 100;
+/** Share of gateway.hub.maxQueuedBytes that is sent between two looks at how much waits. */
+const UNCHECKED_SHARE = 1 / 16;
 /** How long a client may take to read what was sent before it gets what it missed, in milliseconds, and how often that is looked
  *  at: sockets do not tell when they have drained. */
 const DRAIN_MS = 10_000;
@@ -71,6 +73,8 @@ export class Connection {
   /** What was sent at once of what it had missed, which may wait besides gateway.hub.maxQueuedBytes. */
   #graceBytes = 0;
   #isCatchingUp = false;
+  /** What was sent since it was last looked at how much waits. */
+  #uncheckedChars = 0;
 
   /** `caller` is undefined for who has not shown yet who it is, and must do so in time. */
   constructor(hub: Hub, socket: HubSocket, caller: Caller | undefined) {
@@ -390,7 +394,7 @@ export class Connection {
     const text = encodeMessage("subscribe", this.hub.stamp(), subscription.requestId, told);
     // What it missed follows: until then it has seen what it had seen before.
     const seen = recovered ? subscription.from! : position;
-    this.#socket.send(text, { channel: subscription.name.text, ...seen });
+    this.#socket.send(text, subscription.name.text, seen.epoch, seen.offset);
     this.hub.deps.metrics.sent("subscribe", text.length);
     this.#isCatchingUp = true;
     for (const publication of missed) subscription.deliver(publication, position.epoch);
@@ -400,9 +404,11 @@ export class Connection {
   /** A message of a channel. */
   sendPublication({ name }: Subscription, { text, offset }: Publication, epoch: string): void {
     if (this.isOver) return;
-    this.#socket.send(text, { channel: name.text, offset, epoch });
+    this.#socket.send(text, name.text, epoch, offset);
     this.hub.deps.metrics.delivered();
-    this.#refuseQueue();
+    // Asking how much waits costs as much as a tenth of sending does.
+    this.#uncheckedChars += text.length;
+    if (this.#uncheckedChars >= this.hub.deps.config.maxQueuedBytes * UNCHECKED_SHARE) this.#refuseQueue();
   }
 
   /** What a subscription missed cannot be told. */
@@ -412,7 +418,7 @@ export class Connection {
     const data = { channel: name.text, event: "reload", data: { reason }, offset, epoch };
     const text = `{"id":"${id}","type":"notify","timestamp":"${at}","data":${JSON.stringify(data)}}`;
     if (this.isOver) return;
-    this.#socket.send(text, { channel: name.text, offset, epoch });
+    this.#socket.send(text, name.text, epoch, offset);
     this.hub.deps.metrics.sent("notify", text.length);
     this.#refuseQueue();
   }
@@ -476,6 +482,7 @@ export class Connection {
   /** Who does not read is closed: others do not wait, and memory does not grow. */
   #refuseQueue(): void {
     if (this.isOver) return;
+    this.#uncheckedChars = 0;
     const { queuedBytes } = this.#socket;
     if (queuedBytes > this.hub.deps.config.maxQueuedBytes + this.#graceBytes) return this.end("slow");
     // What has been taken waits no more.
