@@ -53,8 +53,8 @@ export async function start(options: StartOptions, hostOptions: HostOptions = {}
   }
 }
 
-/** Lets Deno's WebSockets write a frame from where it lies. Otherwise each socket copies it into a buffer of its own, which it keeps as
- *  large as its largest frame was: 150 clients of a document of 4 MB hold 600 MB. Read with the first WebSocket. */
+/** Lets Deno's WebSockets write a frame from where it lies. Otherwise each socket copies it into a buffer of its own, which stays as
+ *  large as its largest frame was: 150 clients of a document of 4 MB hold 600 MB. Deno reads it with the first WebSocket. */
 const WRITE_IN_PLACE = "DENO_USE_WRITEV";
 
 async function runHost(config: Config, options: StartOptions, hostOptions: HostOptions): Promise<number> {
