@@ -61,6 +61,7 @@ export function createDialect(name: DialectName, docId: string): Dialect {
     update: (update) => sync(UPDATE!, update),
     awareness: (update) => message(AWARENESS!, (encoder) => encoding.writeVarUint8Array(encoder, update)),
     read(bytes) {
+      if (bytes.length === 1) return OTHER; // a ping, which has no name
       const decoder = decoding.createDecoder(bytes);
       if (isNamed) {
         const length = decoding.readVarUint(decoder);
