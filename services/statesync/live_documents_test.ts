@@ -238,6 +238,11 @@ Deno.test("joiners share one encoded state, and equal questions one answer", asy
   const vector = Y.encodeStateVector(partly);
   const answer = await document.answer(vector);
   assert(answer === await document.answer(vector.slice()));
+  // What a client made of its own on top of it makes no difference.
+  const old = new Y.Doc();
+  Y.applyUpdate(old, Y.encodeStateAsUpdate(partly));
+  old.getText("content").insert(0, "pending");
+  assert(answer === await document.answer(Y.encodeStateVector(old)));
   for (const update of answer) Y.applyUpdate(partly, update);
   assertEquals(partly.getText("content").toString(), await contentOf(world, docId));
 });

@@ -3,19 +3,22 @@
 import { StateSyncError } from "./errors.ts";
 import type { Content } from "./crdt/content.ts";
 import { checkStateVector } from "./crdt/limits.ts";
-import { decodeStateVector } from "./crdt/yjs.ts";
+import { decodeStateVector, encodeStateVector, mergeUpdates } from "./crdt/yjs.ts";
 
 /** The updates behind the encoded content may have this part of its bytes, and at least TAIL_BYTES_MIN. */
 const TAIL_PART = 4;
 const TAIL_BYTES_MIN = 65_536;
-/** Each is a message to each that joins. */
 const TAIL_UPDATES_MAX = 256;
+/** Updates behind the encoded content that who joins is sent: more are merged first. */
+const SENT_UPDATES_MAX = 16;
 /** Clients that a state vector may name: more than work on one document in years. */
 const VECTOR_CLIENTS_MAX = 100_000;
 /** Answers remembered while the content stays the same. */
 const ANSWERS_MAX = 64;
-/** Bytes of a state vector whose answer is remembered. */
-const REMEMBERED_VECTOR_BYTES_MAX = 4_096;
+/** Bytes of all of them; one that is larger is remembered alone. */
+const ANSWERS_BYTES_MAX = 4_194_304;
+/** Bytes of a state vector whose answer is remembered: one of several thousand clients. */
+const REMEMBERED_VECTOR_BYTES_MAX = 65_536;
 
 /** The content as it is shared. It has what is under way too: who answers with it waits for that first. */
 export class SharedState {
@@ -29,6 +32,7 @@ export class SharedState {
   #canonical: Uint8Array | undefined;
   #whole: readonly Uint8Array[] | undefined;
   readonly #answers = new Map<string, readonly Uint8Array[]>();
+  #answersBytes = 0;
 
   /** `base` and the updates behind it, where they are at hand. */
   constructor(content: Content, base: Uint8Array | undefined, tail: readonly Uint8Array[]) {
@@ -40,7 +44,7 @@ export class SharedState {
 
   /** Bytes held besides the content. */
   get bytes(): number {
-    return (this.#base?.length ?? 0) + this.#tailBytes + (this.#canonical?.length ?? 0);
+    return (this.#base?.length ?? 0) + this.#tailBytes + this.#answersBytes + (this.#canonical?.length ?? 0);
   }
 
   /** The content has this update too, by now. */
@@ -49,7 +53,7 @@ export class SharedState {
     this.#clocks = undefined;
     this.#canonical = undefined;
     this.#whole = undefined;
-    this.#answers.clear();
+    this.#forgetAnswers();
     if (this.#base === undefined) return;
     this.#tail.push(update);
     this.#tailBytes += update.length;
@@ -61,6 +65,8 @@ export class SharedState {
   drop(): void {
     this.#base = undefined;
     this.#canonical = undefined;
+    this.#whole = undefined;
+    this.#forgetAnswers();
     this.#tail = [];
     this.#tailBytes = 0;
   }
@@ -78,24 +84,42 @@ export class SharedState {
   /** Updates that make the content from nothing, in order. */
   whole(): readonly Uint8Array[] {
     this.#base ??= this.#content.encodeState();
+    if (this.#tail.length > SENT_UPDATES_MAX) this.#tail = [mergeUpdates(this.#tail)];
     return this.#whole ??= [this.#base, ...this.#tail];
   }
 
-  /** What somebody with that state vector lacks. Equal questions get the same arrays.
+  /** What somebody with that state vector lacks. Questions that come to the same get the same arrays: edits that are not here
+   *  make no difference.
    *  @throws {StateSyncError} `invalid` for what is no state vector */
   answer(vector: Uint8Array): readonly Uint8Array[] {
     if (vector.length <= 1) return this.whole();
-    const isRemembered = vector.length <= REMEMBERED_VECTOR_BYTES_MAX;
-    const key = isRemembered ? keyOf(vector) : "";
-    const known = isRemembered ? this.#answers.get(key) : undefined;
+    const shared = this.#sharedPart(vector);
+    // Who made all of its edits elsewhere lacks everything.
+    if (shared.size === 0) return this.whole();
+    const key = vector.length <= REMEMBERED_VECTOR_BYTES_MAX ? keyOf(shared) : undefined;
+    const known = key === undefined ? undefined : this.#answers.get(key);
     if (known !== undefined) return known;
-    const answer = this.#hasAnyOf(vector) ? [this.#content.diff(vector)] : this.whole();
-    if (isRemembered && this.#answers.size < ANSWERS_MAX) this.#answers.set(key, answer);
+    const answer = [this.#content.diff(encodeStateVector(shared))] as const;
+    if (key !== undefined) this.#remember(key, answer);
     return answer;
   }
 
-  /** Whether the vector names anything that the content has: who made all of its own edits elsewhere lacks everything. */
-  #hasAnyOf(vector: Uint8Array): boolean {
+  #remember(key: string, answer: readonly [Uint8Array]): void {
+    const { length } = answer[0];
+    if (this.#answers.size >= ANSWERS_MAX || this.#answersBytes + length > ANSWERS_BYTES_MAX) {
+      this.#forgetAnswers();
+    }
+    this.#answers.set(key, answer);
+    this.#answersBytes += length;
+  }
+
+  #forgetAnswers(): void {
+    this.#answers.clear();
+    this.#answersBytes = 0;
+  }
+
+  /** What of a vector the content has, by client. */
+  #sharedPart(vector: Uint8Array): Map<number, number> {
     try {
       checkStateVector(vector, VECTOR_CLIENTS_MAX);
     } catch (error) {
@@ -104,15 +128,18 @@ export class SharedState {
       });
     }
     this.#clocks ??= decodeStateVector(this.vector());
+    const shared = new Map<number, number>();
     for (const [client, clock] of decodeStateVector(vector)) {
-      if (clock > 0 && (this.#clocks.get(client) ?? 0) > 0) return true;
+      const here = this.#clocks.get(client) ?? 0;
+      if (clock > 0 && here > 0) shared.set(client, Math.min(clock, here));
     }
-    return false;
+    return shared;
   }
 }
 
-function keyOf(bytes: Uint8Array): string {
-  let key = "";
-  for (const byte of bytes) key += String.fromCharCode(byte);
-  return key;
+function keyOf(vector: ReadonlyMap<number, number>): string {
+  const parts: string[] = [];
+  for (const [client, clock] of vector) parts.push(`${client}:${clock}`);
+  // In whichever order they came.
+  return parts.sort().join(" ");
 }
