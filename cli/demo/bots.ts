@@ -42,7 +42,7 @@ export function createBot(type: "text" | "whiteboard" | "canvas" | "sheet", deps
   }
 }
 
-/** Types sentences letter by letter, goes back now and then and takes a word away. */
+/** Types sentences letter by letter, goes back now and then and writes a word again. */
 function createWriter({ doc, awareness, chance }: BotDeps): Bot {
   const text = doc.getText("content");
   const pick = picker(chance);
@@ -73,6 +73,18 @@ function createWriter({ doc, awareness, chance }: BotDeps): Bot {
     return rest === "" ? 800 + chance() * 2_500 : 60 + chance() * 140;
   }
 
+  /** Opens a line of its own somewhere below the heading, so that nobody writes into the sentence of another. */
+  function begin(): number {
+    const string = text.toString();
+    const starts = [...string.matchAll(/\n/g)].map(({ index }) => index + 1)
+      .filter((index) => index >= headingLength(string));
+    const start = starts.length === 0 ? text.length : pick(starts);
+    text.insert(start, "\n");
+    place(start, start);
+    rest = pick(SENTENCES);
+    return 300 + chance() * 700;
+  }
+
   /** Takes the oldest lines below the heading away. */
   function tidy(): number {
     const kept = headingLength(text.toString());
@@ -82,7 +94,7 @@ function createWriter({ doc, awareness, chance }: BotDeps): Bot {
     return 1_500;
   }
 
-  /** Selects a word, and takes it away at the next step. */
+  /** Selects a word; the next step takes it away, and those after it write it again. */
   let doomed: { readonly from: Y.RelativePosition; readonly length: number } | undefined;
   function select(): number {
     const string = text.toString();
@@ -97,9 +109,10 @@ function createWriter({ doc, awareness, chance }: BotDeps): Bot {
   function replace(from: Y.RelativePosition, length: number): number {
     doomed = undefined;
     const start = Y.createAbsolutePositionFromRelativePosition(from, doc)?.index ?? text.length;
-    text.delete(start, Math.min(length, text.length - start));
+    const end = Math.min(start + length, text.length);
+    rest = text.toString().slice(start, end);
+    text.delete(start, end - start);
     place(start, start);
-    rest = pick(SENTENCES).split(" ").at(-1)!.replace(/\W+$/, "");
     return 400;
   }
 
@@ -109,10 +122,7 @@ function createWriter({ doc, awareness, chance }: BotDeps): Bot {
       if (doomed !== undefined) return replace(doomed.from, doomed.length);
       if (rest !== "") return type();
       if (chance() < 0.2) return select();
-      const string = text.toString();
-      place(text.length, text.length);
-      rest = `${string === "" || string.endsWith("\n") ? "" : chance() < 0.3 ? "\n" : " "}${pick(SENTENCES)}`;
-      return 300 + chance() * 700;
+      return begin();
     },
   };
 }
@@ -147,7 +157,14 @@ function createDrawer({ doc, awareness, chance }: BotDeps): Bot {
     const kind = pick(["note", "note", "rectangle", "ellipse"]);
     doc.transact(() => {
       objects.set(`${id}/kind`, kind);
-      const properties = { x, y, width: 120, height: kind === "note" ? 80 : 70, "style.fill": pick(FILLS) };
+      const properties = {
+        x,
+        y,
+        width: 120,
+        height: kind === "note" ? 80 : 70,
+        z: 1,
+        "style.fill": pick(FILLS),
+      };
       for (const [name, value] of Object.entries(properties)) objects.set(`${id}/${name}`, value);
       doc.getText(`text:${id}`).insert(0, pick(NOTES));
     });
