@@ -6,6 +6,7 @@ import { createClient } from "@connectrpc/connect";
 import { assertEquals, assertMatch } from "@std/assert";
 import { openQuantumNode } from "../../transport/channels/quantum.ts";
 import { createChannelTransport } from "../../transport/rpc/mod.ts";
+import { POSTGRES_LOGIN, startPostgres } from "../../tests/support/server.ts";
 import type { HostMessage, WorkerMessage } from "../runtime/worker_context.ts";
 import { statesyncConfigSchema } from "./config.ts";
 
@@ -16,7 +17,11 @@ interface Running extends AsyncDisposable {
 }
 
 /** Starts the worker on a folder; disposing drains it. */
-async function start(directory: string, config: Record<string, unknown>): Promise<Running> {
+async function start(
+  directory: string,
+  config: Record<string, unknown>,
+  servers: readonly string[] = [],
+): Promise<Running> {
   const secret = crypto.getRandomValues(new Uint8Array(32));
   const port = freePort();
   const node = openQuantumNode({ listen: { hostname: "127.0.0.1", port: 0 }, secret });
@@ -27,7 +32,7 @@ async function start(directory: string, config: Record<string, unknown>): Promis
         env: false,
         ffi: false,
         import: false,
-        net: [`127.0.0.1:${port}`, `127.0.0.1:${node.address.port}`],
+        net: [`127.0.0.1:${port}`, `127.0.0.1:${node.address.port}`, ...servers],
         read: [directory],
         run: false,
         sys: false,
@@ -134,3 +139,23 @@ Deno.test("the document worker in memory forgets", () =>
     await using second = await start(directory, { engine: "memory" });
     assertEquals((await second.documents.listDocuments({})).documents, []);
   }));
+
+Deno.test("document workers in PostgreSQL share documents, and need no right but its server's address", async (t) => {
+  await using server = await startPostgres(t);
+  if (server === undefined) return;
+  await inDirectory(async (directory) => {
+    const config = { engine: "postgres", postgres: { port: server.port, ...POSTGRES_LOGIN } };
+    await using one = await start(directory, config, [server.address]);
+    await using two = await start(directory, config, [server.address]);
+    await one.documents.createDocument({ docId: "d", type: "text" });
+    const events = two.documents.subscribeDocument({ docId: "d" })[Symbol.asyncIterator]();
+    await events.next();
+    await Promise.all(
+      [one, two, one, two].map(({ documents }) => documents.applyOperation(insert("d", "x"))),
+    );
+    for (let offset = 2n; offset <= 5n; offset++) assertEquals((await events.next()).value?.offset, offset);
+    await events.return?.();
+    const { document } = await one.documents.getDocument({ docId: "d" });
+    assertEquals([new TextDecoder().decode(document!.content), document!.version], ["xxxx", 5n]);
+  });
+});
