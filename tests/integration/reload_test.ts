@@ -94,7 +94,8 @@ Deno.test("a changed file is read by itself, and the keeper passes SIGHUP on", a
   const folder = await Deno.makeTempDir({ prefix: "aetherflow-reload-" });
   const file = `${folder}/aetherflow.yaml`;
   const text = (level: string, idleTimeoutMs: number) =>
-    `log: { level: ${level} }\nsession: { engine: memory, idleTimeoutMs: ${idleTimeoutMs} }\n`;
+    `log: { level: ${level} }\nsession: { engine: memory, idleTimeoutMs: ${idleTimeoutMs} }\n` +
+    `statesync: { engine: memory, conflictPolicy: ${level === "info" ? "merge" : "manual"} }\n`;
   await Deno.writeTextFile(file, text("info", 60_000));
   await using product = await startProduct({
     cwd: folder,
@@ -104,7 +105,10 @@ Deno.test("a changed file is read by itself, and the keeper passes SIGHUP on", a
   await Deno.writeTextFile(`${file}.new`, text("debug", 120_000));
   await Deno.rename(`${file}.new`, file);
   const line = await logged(product, 1, "configuration reloaded");
-  assert(line.includes('"applied":["log.level","session.idleTimeoutMs"]'), line);
+  assert(
+    line.includes('"applied":["log.level","session.idleTimeoutMs","statesync.conflictPolicy"]'),
+    line,
+  );
   const response = await fetch(`${product.url}/api/v1/sessions`, {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -112,6 +116,11 @@ Deno.test("a changed file is read by itself, and the keeper passes SIGHUP on", a
   });
   const { session } = await response.json();
   assertEquals(Date.parse(session.expiresAt) - Date.parse(session.createdAt), 120_000);
+  const made = await fetch(`${product.url}/api/v1/documents`, {
+    method: "POST",
+    body: JSON.stringify({ type: "text" }),
+  });
+  assertEquals((await made.json()).document.conflictPolicy, "manual");
   product.kill("SIGHUP");
   await logged(product, 2, "configuration reloaded");
   assertEquals(await product.stop(), 0);
