@@ -208,6 +208,8 @@ Deno.test("contents are kept anew, old entries go, and named versions stay", asy
     new TextDecoder().decode((await client.getVersion({ docId, version: 2n }, ANN)).content),
     "first ",
   );
+  const [named] = (await client.listVersions({ docId, named: true }, ANN)).versions;
+  assertEquals([named?.version, named?.name, named?.authors], [2n, "start", ["ann"]]);
   assertEquals((await refusal(client.getVersion({ docId, version: 3n }, ANN)))[0], Code.OutOfRange);
   const { oldestVersion } = await client.listVersions({ docId }, ANN);
   assertEquals(

@@ -121,9 +121,7 @@ export class History {
       throw new StateSyncError("tooMany", `${NAMES_MAX} named versions`);
     }
     const state = (await this.content(record, named)).encodeState();
-    const atMs = (await this.#entryOf(docId, named))?.atMs ??
-      names.find((known) => known.version === named)?.atMs ??
-      record.updatedAtMs;
+    const made = await this.#entryOf(docId, named) ?? names.find((known) => known.version === named);
     const userId = nameOf(principal);
     return await documents.write(docId, ({ record }) => {
       requireAccess(principal, record, "edit");
@@ -132,7 +130,14 @@ export class History {
       return {
         value: named,
         change: makeChange(context(), record, {}, [{ ...entry, data }], {
-          putNames: [{ version: named, name, userId, atMs, state }],
+          // Who made the version and when outlives the entry that says so.
+          putNames: [{
+            version: named,
+            name,
+            userId: made?.userId ?? userId,
+            atMs: made?.atMs ?? record.updatedAtMs,
+            state,
+          }],
         }),
       };
     });
