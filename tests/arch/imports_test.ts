@@ -6,7 +6,7 @@ import lintPlugin, { MAPPED } from "./lint_plugin.ts";
 import { importProblem, isPure, matchesAny, partOf, PARTS, roomOf, TEST_FILES } from "./rules.ts";
 
 /** What the build of the console bundles, with all that it imports. */
-const PAGE = "services/gateway/console/page/main.ts";
+const PAGE = "console/main.ts";
 
 let files: string[] = [];
 let edges: Edge[] = [];

@@ -207,7 +207,7 @@ export const PARTS: readonly Part[] = [
   },
   {
     name: "console's page",
-    files: ["services/gateway/console/page/**"],
+    files: ["console/**"],
     imports: [],
     packages: [
       "@codemirror/commands",
@@ -525,6 +525,7 @@ export function roomOf(path: string): string {
   const segments = path.split("/");
   if (segments.length === 1) return "main";
   if (segments[0] === "cli") return "cli"; // one program, its commands in folders
+  if (segments[0] === "console") return "console"; // one page, its views in folders
   const depth = path.startsWith("transport/quantum/") ? 3 : 2;
   return segments.slice(0, Math.min(depth, segments.length - 1)).join("/");
 }

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { fileURLToPath } from "node:url";
 
 /** Where the page's sources are. */
-const PAGE = fileURLToPath(new URL("page/", import.meta.url));
+const PAGE = fileURLToPath(new URL("../../../console/", import.meta.url));
 /** The generated module. */
 const OUTPUT = fileURLToPath(new URL("gen/assets.ts", import.meta.url));
 /** Characters of a content hash in a name: 48 bits, for some ten files. */
@@ -89,7 +89,7 @@ function moduleText(html: string, parts: readonly Part[]): string {
       JSON.stringify(packed(bytes))
     } },\n`
   );
-  return `// Made by \`deno task console\` from services/gateway/console/page. Do not edit.
+  return `// Made by \`deno task console\` from console/. Do not edit.
 
 /** The document, with \`@nonce@\` where each answer has its own. */
 export const HTML: string = ${JSON.stringify(html)};

@@ -1,11 +1,8 @@
 /** Draws whiteboard objects as SVG. Values that others wrote are checked: a colour is a colour, a path has numbers. */
 import { el, set, svg } from "../dom.ts";
 import { BOARD, type BoardObject } from "./board_model.ts";
+import { PATH_POINTS_MAX, PATH_SCALE } from "./board_stroke.ts";
 
-/** Points of a path lie in 0 to this, across its width and height: so it stretches with its object. */
-export const PATH_SCALE = 1_000;
-/** Points of a path that are drawn. */
-export const PATH_POINTS_MAX = 2_000;
 /** Characters of a text that are drawn. */
 const TEXT_CHARS_MAX = 4_000;
 

@@ -1,5 +1,9 @@
 /** A stroke of the pen: as few points as show the same line. */
-import { PATH_POINTS_MAX, PATH_SCALE } from "./board_picture.ts";
+
+/** Points of a path lie in 0 to this, across its width and height: so it stretches with its object. */
+export const PATH_SCALE = 1_000;
+/** Points of a path, at most. */
+export const PATH_POINTS_MAX = 2_000;
 
 /** A place on the paper. */
 export interface Point {

@@ -1,5 +1,6 @@
 /** Who has a document open: told by each client of itself, so that nothing of it is taken for granted. */
 import type { Awareness } from "y-protocols/awareness";
+import { asRecord } from "../unknown_value.ts";
 import type { Me } from "../view.ts";
 
 /** One client of a document. */
@@ -58,11 +59,6 @@ export function peopleOf(awareness: Awareness): Person[] {
     Number(b.isMe) - Number(a.isMe) || a.name.localeCompare(b.name) || a.clientId - b.clientId
   );
   return people.slice(0, PEOPLE_MAX);
-}
-
-/** A value as a record, whatever it is. */
-export function asRecord(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null ? value as Record<string, unknown> : {};
 }
 
 /** First letters of a name, for a round picture. */

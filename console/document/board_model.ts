@@ -1,6 +1,6 @@
 /** A whiteboard's objects in the shared document: one flat map of `<object>/<property>`, and a text for each object. */
 import * as Y from "yjs";
-import { asRecord } from "./people.ts";
+import { asRecord } from "../unknown_value.ts";
 
 /** One object as it is drawn. What others wrote may be anything: places and sizes are finite here, and bounded. */
 export interface BoardObject {

@@ -11,7 +11,8 @@ import { draw } from "./board_picture.ts";
 import { type Point, strokeOf } from "./board_stroke.ts";
 import { BoardToolbar } from "./board_toolbar.ts";
 import type { Editor, EditorContext } from "./editor.ts";
-import { asRecord, peopleOf } from "./people.ts";
+import { asRecord } from "../unknown_value.ts";
+import { peopleOf } from "./people.ts";
 
 /** Smallest width and height of an object, in units of the paper. */
 const SIZE_MIN = 8;

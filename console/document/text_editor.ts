@@ -18,7 +18,8 @@ import type { Awareness } from "y-protocols/awareness";
 import * as Y from "yjs";
 import { button, el } from "../dom.ts";
 import type { Editor, EditorContext } from "./editor.ts";
-import { asRecord, peopleOf } from "./people.ts";
+import { asRecord } from "../unknown_value.ts";
+import { peopleOf } from "./people.ts";
 
 /** Makes the editor. */
 export function textEditor({ client, signal }: EditorContext): Editor {

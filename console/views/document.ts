@@ -24,7 +24,10 @@ import { typeName } from "./documents.ts";
 const REFRESH_MS = 400;
 
 /** Opens a document. */
-export async function documentView({ me, signal, setTitle }: Scope, id: string): Promise<HTMLElement> {
+export async function documentView(
+  { me, signal, setTitle, reopen }: Scope,
+  id: string,
+): Promise<HTMLElement> {
   const [{ document: record }, { access = "read" }, drafts] = await Promise.all([
     call<{ document: DocumentRecord }>("GET", documentPath(id), { query: { withoutContent: true }, signal }),
     call<{ access?: Access }>("GET", documentPath(id, "/access"), { signal }),
@@ -206,12 +209,16 @@ export async function documentView({ me, signal, setTitle }: Scope, id: string):
     refreshLater();
   }
 
-  /** Reads name and state anew. */
+  /** Reads name, state and rights anew. */
   async function reread(): Promise<void> {
-    const { document } = await call<{ document: DocumentRecord }>("GET", documentPath(id), {
-      query: { withoutContent: true },
-      signal,
-    });
+    const [{ document }, { access: now }] = await Promise.all([
+      call<{ document: DocumentRecord }>("GET", documentPath(id), {
+        query: { withoutContent: true },
+        signal,
+      }),
+      call<{ access?: Access }>("GET", documentPath(id, "/access"), { signal }),
+    ]);
+    if (now !== access) return reopen();
     state = document.state;
     if (globalThis.document.activeElement !== name) name.value = document.name ?? "";
     setTitle(document.name || id);

@@ -1,6 +1,6 @@
 /** A sheet's cells in the shared document: one flat map of `<cell>/value` and `<cell>/style.<name>`. */
 import * as Y from "yjs";
-import { asRecord } from "./people.ts";
+import { asRecord } from "../unknown_value.ts";
 
 /** What a cell holds. */
 export type CellValue = string | number | boolean | undefined;

@@ -17,6 +17,8 @@ export interface Scope {
   /** Ends when the view is left: listeners, timers, calls and streams end with it. */
   readonly signal: AbortSignal;
   setTitle(title: string): void;
+  /** Leaves the view and makes it anew. */
+  reopen(): void;
 }
 
 /** Makes the element of a view; `parameter` is what the address has behind the view's name. */

@@ -115,6 +115,9 @@ async function show(): Promise<void> {
     setTitle: (title: string) => {
       if (!signal.aborted) document.title = `${title} – AetherFlow`;
     },
+    reopen: () => {
+      if (!signal.aborted) void show();
+    },
   };
   try {
     const element = await VIEWS[viewName]!(scope, decoded(rest.join("/")));
