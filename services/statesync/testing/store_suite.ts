@@ -1,6 +1,7 @@
 /** What every store has to do. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { StateSyncError } from "../errors.ts";
+import { createMemoryStore } from "../stores/memory.ts";
 import type { DocumentRecord, Entry, LockRecord, OperationStatus, StoredEntry } from "../records.ts";
 import type {
   Change,
@@ -759,6 +760,22 @@ const TRIALS: Readonly<Record<string, Trial>> = {
     const { groups, writes, failures } = store.stats();
     assertEquals([groups, writes, failures], [2, 6, 0]);
   },
+  async "does through many random steps what the store in memory does"(store) {
+    const model = createMemoryStore();
+    const seed = 20_261;
+    const steps = randomSteps(seed);
+    for (let step = 1; step <= 120; step++) {
+      const where = `seed ${seed}, step ${step}`;
+      const changes = steps.commit();
+      assertEquals(await store.commit(changes), await model.commit(changes), where);
+      const { docId, snapshot, compactBelow } = steps.upkeep();
+      for (const each of [store, model]) {
+        if (snapshot !== undefined) await each.putSnapshot(docId, snapshot);
+        if (compactBelow !== undefined) await each.compact(docId, compactBelow);
+      }
+      if (step % 20 === 0) assertEquals(await whole(store), await whole(model), where);
+    }
+  },
   async "tells nobody of its own commits"(store) {
     const told: string[] = [];
     store.onForeign = (docId) => told.push(docId);
@@ -850,6 +867,127 @@ function place({ offset, sequence }: StoredEntry): [number, number] {
 function byObject(locks: readonly LockRecord[]): LockRecord[] {
   const key = ({ objectId, id }: LockRecord) => `${objectId} ${id}`;
   return locks.toSorted((a, b) => key(a) < key(b) ? -1 : 1);
+}
+
+/** Everything that a store answers of the documents of `randomSteps`. */
+async function whole(store: DocumentStore): Promise<unknown> {
+  const documents = [];
+  for (let n = 1; n <= RANDOM_DOCUMENTS; n++) {
+    const { id } = documentOf(n);
+    const loaded = await store.load(id);
+    const contents = [];
+    for (let version = 1; version <= (loaded?.record.version ?? 0); version++) {
+      contents.push(await contentOf(store, id, version));
+    }
+    documents.push({
+      record: loaded?.record,
+      content: loaded === undefined ? "none" : textOf(loaded),
+      locks: byObject(loaded?.locks ?? []),
+      contents,
+      entries: await store.entries(id, 1, 10_000),
+      resolved: (await store.operations(id, { status: "resolved" }, 10_000, 1_000)).map(place),
+      versions: (await store.versions(id, 10_000, 1_000)).map(place),
+      conflicts: await store.conflicts(id, false, "", 100),
+      open: (await store.conflicts(id, true, "", 100)).length,
+      names: await store.names(id),
+    });
+  }
+  return {
+    documents,
+    log: (await store.entriesBySequence(1, 10_000)).map(({ docId, id, sequence }) => [docId, id, sequence]),
+    sequences: await store.sequences(),
+    counts: await store.counts(),
+    tagged: (await store.list({ tag: "t1" }, "", 100)).map(({ id }) => id),
+  };
+}
+
+const RANDOM_DOCUMENTS = 4;
+
+/** Commits, snapshots and compactions drawn from a seed, which fit what the ones before have left. */
+function randomSteps(seed: number) {
+  let word = seed;
+  const random = (below: number) => {
+    word = (Math.imul(word, 1_664_525) + 1_013_904_223) >>> 0;
+    return (word >>> 8) % below;
+  };
+  const maybe = <T>(of: number, make: () => T): T[] => random(of) === 0 ? [make()] : [];
+  const records = new Map<number, DocumentRecord>();
+  for (let n = 1; n <= RANDOM_DOCUMENTS; n++) records.set(n, documentOf(n, { offset: 0 }));
+
+  function edit(record: DocumentRecord): Change & { readonly record: DocumentRecord } {
+    let version = record.version;
+    const entries = Array.from({ length: random(4) }, (_, i) => {
+      const offset = record.offset + 1 + i;
+      return random(3) === 0
+        ? eventOf(record.id, offset, version)
+        : entryOf(record.id, offset, { version: ++version, update: new Uint8Array([random(256)]) });
+    });
+    const pastVersion = () => 1 + random(record.version);
+    const lockId = () => idOf(random(6), "46");
+    return changeOf(record, entries, {
+      record: { ...record, tags: [`t${random(3)}`], hlc: BigInt(random(1_000)), openConflicts: random(3) },
+      removeLocks: maybe(3, lockId),
+      putLocks: maybe(3, () => lockOf(record.id, `object ${random(3)}`, { id: lockId() })),
+      putConflicts: maybe(3, () => {
+        const conflict = conflictOf(record.id, random(5));
+        return random(2) === 0 ? conflict : { ...conflict, resolvedAtMs: T, resolution: "lww" };
+      }),
+      operationStatuses: maybe(
+        2,
+        () => ({ offset: 1 + random(record.offset + 3), status: "resolved" as const }),
+      ),
+      removeNames: maybe(4, pastVersion),
+      putNames: maybe(4, () => ({
+        version: pastVersion(),
+        name: `name ${random(100)}`,
+        userId: "ann",
+        atMs: T,
+        state: new Uint8Array([random(256)]),
+      })),
+    });
+  }
+
+  /** `lost` are documents of which a change of the same commit is not written, and so none behind it. */
+  function change(lost: Set<number>): Change {
+    const n = 1 + random(RANDOM_DOCUMENTS);
+    const record = records.get(n)!;
+    const kept = (after: DocumentRecord) => lost.has(n) || records.set(n, after);
+    if (random(12) === 0) {
+      lost.add(n);
+      return changeOf({ ...record, offset: record.offset + 1 + random(2) });
+    }
+    if (record.offset === 0 || random(16) === 0) {
+      if (record.offset > 0) lost.add(n);
+      const made = documentOf(n, { tags: [`t${random(3)}`] });
+      kept(made);
+      return creationOf(made);
+    }
+    if (random(12) === 0) {
+      kept(documentOf(n, { offset: 0 }));
+      return removalOf(record);
+    }
+    const edited = edit(record);
+    kept(edited.record);
+    return edited;
+  }
+
+  return {
+    commit() {
+      const lost = new Set<number>();
+      return Array.from({ length: 1 + random(6) }, () => change(lost));
+    },
+    upkeep() {
+      const { id, offset, version } = records.get(1 + random(RANDOM_DOCUMENTS))!;
+      const isThere = offset > 0;
+      return {
+        docId: id,
+        snapshot: isThere && random(2) === 0
+          ? { offset, version, state: new Uint8Array([random(256)]) }
+          : undefined,
+        compactBelow: isThere && random(3) === 0 ? 1 + random(offset + 1) : undefined,
+      };
+    },
+  };
 }
 
 /** Content as a text: the snapshot's version and bytes, then the updates' bytes. */
