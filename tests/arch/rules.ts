@@ -393,7 +393,17 @@ export const PARTS: readonly Part[] = [
   },
   {
     name: "hub",
-    files: ["services/gateway/hub/**"],
+    files: [
+      "channel",
+      "channel_name",
+      "connection",
+      "envelope",
+      "followed_channel",
+      "history",
+      "hub",
+      "presence",
+      "subscription",
+    ].map((name) => `services/gateway/hub/${name}.ts`),
     imports: [
       "{service}/!(worker.ts|mod.ts|edges/**)",
       "services/runtime/**",

@@ -10,7 +10,8 @@ import type { Caller } from "../stages.ts";
 import { parseChannelName } from "./channel_name.ts";
 import { toConnectError } from "./connect_error.ts";
 import { refusePublish } from "./connection.ts";
-import { HISTORY_ENTRIES_MAX, type Hub } from "./hub.ts";
+import { HISTORY_ENTRIES_MAX } from "./history.ts";
+import type { Hub } from "./hub.ts";
 
 const HISTORY_ENTRIES_DEFAULT = 100;
 

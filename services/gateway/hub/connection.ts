@@ -14,8 +14,9 @@ import {
   parseMessage,
   type ServerType,
 } from "./envelope.ts";
-import type { Position, Publication } from "./history.ts";
-import { HISTORY_ENTRIES_MAX, type Hub, memberJson } from "./hub.ts";
+import { HISTORY_ENTRIES_MAX, type Position, type Publication } from "./history.ts";
+import type { Hub } from "./hub.ts";
+import { memberJson } from "./presence.ts";
 import { Subscription } from "./subscription.ts";
 
 /** What a connection is written to. */

@@ -16,6 +16,9 @@ export interface Publication {
   readonly text: string;
 }
 
+/** Most messages of one answer to a question for history. */
+export const HISTORY_ENTRIES_MAX = 1_000;
+
 /** How much is kept. */
 export interface HistoryLimits {
   readonly messages: number;

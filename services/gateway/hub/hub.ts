@@ -11,7 +11,7 @@ import { encodeNotify, type Stamp } from "./envelope.ts";
 import { FollowedChannel, type Source } from "./followed_channel.ts";
 import type { Position } from "./history.ts";
 import type { HubMetrics } from "./metrics.ts";
-import { type Member, Presence } from "./presence.ts";
+import { type Member, memberJson, Presence } from "./presence.ts";
 import type { Subscription } from "./subscription.ts";
 
 /** How often channels that nobody hears are looked after, in milliseconds. */
@@ -19,8 +19,6 @@ const SWEEP_MS = 1_000;
 /** How long a channel that follows a stream keeps following it when nobody hears it, in milliseconds: clients that were cut off
  *  together come back to what is still here. */
 const FOLLOW_LINGER_MS = 5_000;
-/** Most entries of one answer to `history`. */
-export const HISTORY_ENTRIES_MAX = 1_000;
 
 /** What free channels are at other gateway workers of this host. */
 export interface Relay {
@@ -467,9 +465,4 @@ export class Hub {
     },"event":"presence","data":${data}}}`;
     for (const watcher of watchers) watcher.connection.send("notify", text);
   }
-}
-
-/** A user as clients are told. */
-export function memberJson({ userId, username, connections }: Member): Record<string, unknown> {
-  return { user_id: userId, username, connections };
 }

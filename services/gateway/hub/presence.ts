@@ -96,6 +96,11 @@ export class Presence {
   }
 }
 
+/** A user as clients are told. */
+export function memberJson({ userId, username, connections }: Member): Record<string, unknown> {
+  return { user_id: userId, username, connections };
+}
+
 function keyOf(userId: string, username: string): string {
   return userId === "" ? `name ${username}` : `id ${userId}`;
 }
