@@ -7,19 +7,20 @@ import { complain } from "./output.ts";
 const RETRY_MIN_MS = 100;
 const RETRY_MAX_MS = 5_000;
 
-/** Hands each event to `onEvent` until `isOver` says so. A lost connection is taken up after the last event seen, so that
- *  nothing is missed and nothing comes twice: `open` sends the id that it is given as `Last-Event-ID`, the first time that of
- *  `from`. @throws {ApiError} when the first connection fails, or the server ends the stream for good. */
+/** Hands each event to `onEvent` until the signal aborts, which must end the requests of `open` too. A lost connection is
+ *  taken up after the last event seen, so that nothing is missed and nothing comes twice: `open` sends the id that it is given
+ *  as `Last-Event-ID`, the first time that of `from`. @throws {ApiError} when the first connection fails, or the server ends
+ *  the stream for good. */
 export async function followEvents(
   open: (lastEventId: string | undefined) => Promise<Response>,
   onEvent: (event: ServerEvent) => void,
   from?: string,
-  isOver: () => boolean = () => false,
+  signal?: AbortSignal,
 ): Promise<void> {
   let lastEventId = from;
   let retryMs = RETRY_MIN_MS;
   let wasConnected = false;
-  while (!isOver()) {
+  for (;;) {
     try {
       const answer = await open(lastEventId);
       wasConnected = true;
@@ -29,16 +30,18 @@ export async function followEvents(
         for (const event of reader.push(chunk)) {
           if (event.type === "error") throw refusalOf(event);
           if (event.type === "change") onEvent(event);
+          if (signal?.aborted) return;
         }
         lastEventId = reader.lastEventId ?? lastEventId;
-        if (isOver()) return;
       }
     } catch (error) {
+      if (signal?.aborted) return;
       // The first connection must succeed: an endpoint that was never there is a mistake, not an outage.
       if (!wasConnected || (error instanceof ApiError && !error.retryable)) throw error;
     }
     complain(`connection lost, trying again in ${retryMs} ms`);
-    await new Promise((resolve) => setTimeout(resolve, retryMs));
+    await pause(retryMs, signal);
+    if (signal?.aborted) return;
     retryMs = Math.min(2 * retryMs, RETRY_MAX_MS);
   }
 }
@@ -46,6 +49,19 @@ export async function followEvents(
 /** The header by which a stream goes on behind an event. */
 export function resumeHeaders(lastEventId: string | undefined): HeadersInit {
   return lastEventId === undefined ? {} : { "Last-Event-ID": lastEventId };
+}
+
+/** Resolves after `ms`, or when the signal aborts. */
+function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal?.addEventListener("abort", end);
+  });
 }
 
 function refusalOf({ data }: ServerEvent): ApiError {

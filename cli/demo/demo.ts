@@ -2,6 +2,7 @@
 import { type Api, ApiError, attempt, type AuthOptions, usageError, withApi } from "../auth/client.ts";
 import { documentPath } from "../doc/client.ts";
 import { DEFAULT_ENDPOINT, EXIT_ERROR } from "../kv/client.ts";
+import { onInterrupt } from "../interrupt.ts";
 import { complain, printLine } from "../output.ts";
 import { CONFLICT_EXAMPLE, CONFLICTING_EDITS, type Example, EXAMPLES, PEOPLE } from "./examples.ts";
 import { type Visit, visit } from "./visit.ts";
@@ -91,7 +92,7 @@ async function work(api: Api, endpoint: string, bots: number, endMs: number | un
   const over = Promise.withResolvers<void>();
   let lost: string | undefined;
   const visits: Visit[] = [];
-  const stopListening = onInterrupt(over.resolve);
+  using _interrupt = onInterrupt(over.resolve);
   const timer = endMs === undefined ? undefined : setTimeout(over.resolve, endMs);
   try {
     const coming = visitors(bots).map(async ({ example, person }) => {
@@ -120,7 +121,6 @@ async function work(api: Api, endpoint: string, bots: number, endMs: number | un
     await over.promise;
   } finally {
     clearTimeout(timer);
-    stopListening();
     for (const each of visits) each.leave();
   }
   complain(`they did ${visits.reduce((sum, { steps }) => sum + steps, 0)} things`);
@@ -154,14 +154,6 @@ async function openPage(url: string): Promise<void> {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     complain(`there is no ${command} here: open ${url} yourself`);
   }
-}
-
-function onInterrupt(then: () => void): () => void {
-  const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
-  for (const signal of signals) Deno.addSignalListener(signal, then);
-  return () => {
-    for (const signal of signals) Deno.removeSignalListener(signal, then);
-  };
 }
 
 const UNIT_MS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000 };

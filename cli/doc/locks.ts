@@ -1,5 +1,6 @@
 /** `aetherflow doc lock …`: one at a time. */
 import { type Api, ApiError, attempt, type AuthOptions, usageError, withApi } from "../auth/client.ts";
+import { onInterrupt } from "../interrupt.ts";
 import { complain, printLine } from "../output.ts";
 import { documentPath, numberOf, oneLine, queryOf } from "./client.ts";
 
@@ -81,31 +82,25 @@ export function show(id: string, options: AuthOptions & { readonly object?: stri
 /** Extends a lock until the process is interrupted, and gives it back. @throws {ApiError} when it is lost. */
 async function hold(api: Api, id: string, lock: Lock, ttlMs: number): Promise<void> {
   const interrupted = Promise.withResolvers<"interrupted">();
-  const onSignal = () => interrupted.resolve("interrupted");
-  const signals: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
-  for (const signal of signals) Deno.addSignalListener(signal, onSignal);
-  try {
-    let { expiresAt } = lock;
-    for (;;) {
-      const leftMs = expiresAt === undefined ? 0 : new Date(expiresAt).getTime() - Date.now();
-      const pauseMs = Math.max(100, leftMs / EXTENSIONS_PER_TTL);
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      const pause = new Promise<"time">((resolve) => timer = setTimeout(() => resolve("time"), pauseMs));
-      const what = await Promise.race([interrupted.promise, pause]);
-      clearTimeout(timer);
-      if (what === "interrupted") break;
-      try {
-        expiresAt = (await prolong(api, id, lock.id, ttlMs)).expiresAt;
-      } catch (error) {
-        // While the lock's time lasts, another answer may still come.
-        if (!(error instanceof ApiError && error.retryable) || leftMs <= 0) throw error;
-        complain(`the lock was not extended, trying again: ${error.message}`);
-      }
+  using _interrupt = onInterrupt(() => interrupted.resolve("interrupted"));
+  let { expiresAt } = lock;
+  for (;;) {
+    const leftMs = expiresAt === undefined ? 0 : new Date(expiresAt).getTime() - Date.now();
+    const pauseMs = Math.max(100, leftMs / EXTENSIONS_PER_TTL);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const pause = new Promise<"time">((resolve) => timer = setTimeout(() => resolve("time"), pauseMs));
+    const what = await Promise.race([interrupted.promise, pause]);
+    clearTimeout(timer);
+    if (what === "interrupted") break;
+    try {
+      expiresAt = (await prolong(api, id, lock.id, ttlMs)).expiresAt;
+    } catch (error) {
+      // While the lock's time lasts, another answer may still come.
+      if (!(error instanceof ApiError && error.retryable) || leftMs <= 0) throw error;
+      complain(`the lock was not extended, trying again: ${error.message}`);
     }
-    await giveBack(api, id, lock.id, undefined);
-  } finally {
-    for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
   }
+  await giveBack(api, id, lock.id, undefined);
 }
 
 async function prolong(api: Api, id: string, lockId: string, ttlMs: number): Promise<Lock> {

@@ -1,6 +1,7 @@
 /** `aetherflow doc watch`: what happens to documents, as it happens. */
 import { attempt, type AuthOptions, withApi } from "../auth/client.ts";
 import { followEvents, resumeHeaders } from "../event_stream.ts";
+import { onInterrupt } from "../interrupt.ts";
 import { printLine } from "../output.ts";
 import { documentPath, numberOf, oneLine, type Operation, queryOf } from "./client.ts";
 import { operationLine } from "./operations.ts";
@@ -30,10 +31,16 @@ export function watch(
       const from = options.from === undefined
         ? undefined
         : String(BigInt(numberOf("--from", options.from, 1)) - 1n);
+      const stop = new AbortController();
+      using _interrupt = onInterrupt(() => stop.abort());
       let epoch: string | undefined;
       let printed = 0;
       await followEvents(
-        (lastEventId) => api.request(path + queryOf({ epoch }), { headers: resumeHeaders(lastEventId) }),
+        (lastEventId) =>
+          api.request(path + queryOf({ epoch }), {
+            headers: resumeHeaders(lastEventId),
+            signal: stop.signal,
+          }),
         ({ data }) => {
           const answer = JSON.parse(data) as {
             epoch?: string;
@@ -43,13 +50,13 @@ export function watch(
           };
           // Offsets of another life of the store would be others: from now on it is asked to tell.
           if (answer.epoch) epoch = answer.epoch;
-          if (answer.event === undefined || answer.event === null || printed >= count) return;
-          printed++;
+          if (answer.event === undefined || answer.event === null) return;
           if (options.json) printLine(JSON.stringify(answer));
           else printLine(eventLine(answer.offset ?? answer.sequence ?? "", answer.event));
+          if (++printed >= count) stop.abort();
         },
         from,
-        () => printed >= count,
+        stop.signal,
       );
     })
   );

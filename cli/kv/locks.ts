@@ -1,5 +1,6 @@
 /** `aetherflow kv lock|elect`: one at a time. A holder is the oldest key under a name, attached to a lease, as in etcd's
  *  own recipe, so that etcdctl and these commands wait for one another. */
+import { onInterrupt } from "../interrupt.ts";
 import { printLine } from "../output.ts";
 import {
   ApiError,
@@ -68,7 +69,7 @@ async function hold(
   const lease = granted.ID as string;
   const stop = new AbortController();
   let lost: unknown;
-  const interrupted = onInterrupt(() => stop.abort());
+  using _interrupt = onInterrupt(() => stop.abort());
   const renewing = keep(options, lease, Number(granted.TTL), stop.signal, (error) => {
     lost = error;
     stop.abort();
@@ -84,7 +85,6 @@ async function hold(
   } finally {
     stop.abort();
     await renewing;
-    interrupted.stop();
     if (lost === undefined) await call(options, "/v3/lease/revoke", { ID: lease });
   }
   if (lost !== undefined) {
@@ -149,14 +149,4 @@ async function deleted(
 function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
-}
-
-function onInterrupt(handler: () => void): { stop(): void } {
-  const signals = Deno.build.os === "windows" ? ["SIGINT"] as const : ["SIGINT", "SIGTERM"] as const;
-  for (const signal of signals) Deno.addSignalListener(signal, handler);
-  return {
-    stop() {
-      for (const signal of signals) Deno.removeSignalListener(signal, handler);
-    },
-  };
 }

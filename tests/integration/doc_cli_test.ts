@@ -234,7 +234,7 @@ Deno.test("doc watch prints what happens, also what happened since an offset, an
       const second = JSON.parse(await watching.line());
       assertEquals(second.event.operation.text.edits[0].insert, "a");
       assertEquals(BigInt(second.offset), BigInt(first.offset) + 1n);
-      assertEquals(await watching.stop() === 0, false);
+      assertEquals(await watching.stop(), 0);
       const all = await doc.lines("watch", "t", "--from", "1", "--count", "3");
       assertEquals(all.map(({ offset }) => offset), ["1", "2", "3"]);
       assertMatch(await doc.ok("watch", "--from", "1", "--count", "1"), /^\d+\tdocument_updated\tt\t/);
