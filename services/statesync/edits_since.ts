@@ -35,9 +35,12 @@ export class EditsSince {
     await document.settled();
     const { generation, edits: { since } } = document;
     const read = await entriesBetween(this.store, document.id, this.version, since);
+    const rest = document.generation === generation ? document.editsAfter(since) : undefined;
+    // Otherwise it is asked again.
+    if (rest === undefined) return;
     this.#generation = generation;
-    this.#since = since;
-    this.#read = read;
+    this.#since = document.record.version;
+    this.#read = [...read, ...rest];
   }
 
   #gone(): StateSyncError {

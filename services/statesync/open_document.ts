@@ -194,7 +194,10 @@ export class OpenDocument {
 
   /** The change is kept. */
   end(change: Change): void {
-    if (++this.#ended === this.#begun) this.decided.clear();
+    if (++this.#ended === this.#begun) {
+      this.decided.clear();
+      this.edits.settle();
+    }
     if (change.record !== undefined) this.kept = change.record;
     for (const { type, userId, operationKey, update } of change.entries) {
       if (update !== undefined) {

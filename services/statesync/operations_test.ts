@@ -291,6 +291,21 @@ Deno.test("an operation that is staler than what is remembered meets the edits t
   assertEquals(met.status, "conflict");
 });
 
+Deno.test("many who are late at once are all heard", async () => {
+  await using world = openWorld();
+  const docId = await makeDocument(world, { type: "text" });
+  await apply(world, docId, text({ insert: "<>" }));
+  for (let i = 0; i < 100; i++) await apply(world, docId, text({ index: 1, insert: "." }), BOB);
+  const late = await Promise.all(
+    Array.from(
+      { length: 200 },
+      () => apply(world, docId, { ...text({ index: 1, insert: "x" }), prevVersion: 2n }),
+    ),
+  );
+  assertEquals(new Set(late.map(({ status, version }) => `${status} ${version}`)).size, 200);
+  assertEquals(await contentOf(world, docId), `<${".".repeat(100)}${"x".repeat(200)}>`);
+});
+
 Deno.test("an operation on a version that is not there yet is refused", async () => {
   await using world = openWorld();
   const docId = await makeDocument(world, { type: "text" });

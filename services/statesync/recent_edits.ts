@@ -3,9 +3,11 @@ import type { LaterEdit } from "./crdt/stale.ts";
 import type { Touch } from "./crdt/touch.ts";
 import type { Entry } from "./records.ts";
 
-/** Edits remembered at least; for an operation that is staler they are read from the store. Of many open documents what is
+/** Edits remembered while there are some under way: all who were late at once find them here. */
+const EDITS_MAX = 256;
+/** Edits remembered otherwise; for an operation that is staler they are read from the store. Of many open documents what is
  *  remembered outlives what is young, and makes collecting garbage dear. */
-const EDITS_MAX = 16;
+const EDITS_KEPT = 16;
 /** Bytes that they take. One edit is remembered whatever its size. */
 const BYTES_MAX = 262_144;
 /** The part of a hybrid logical clock that counts within a millisecond. */
@@ -40,6 +42,11 @@ export class RecentEdits {
     // Half of them go at once, so that adding stays cheap.
     if (this.#edits.length >= 2 * EDITS_MAX) this.#drop(EDITS_MAX);
     while (this.#bytes > BYTES_MAX && this.#edits.length > 1) this.#drop(this.#edits.length >>> 1);
+  }
+
+  /** Nothing is under way: only the last ones are remembered. */
+  settle(): void {
+    if (this.#edits.length >= 2 * EDITS_KEPT) this.#drop(this.#edits.length - EDITS_KEPT);
   }
 
   /** All that made versions after that one, in their order; undefined when they are not all remembered. */
