@@ -26,6 +26,8 @@ export interface SyncWorldOptions {
   readonly gateways?: number;
   /** Who a token stands for; without, every token is the developer's. */
   authenticate?(token: string): Caller;
+  /** Whether a caller still is who it was; without, it is. */
+  confirm?(caller: Caller): Promise<void>;
 }
 
 /** A gateway of the world. */
@@ -112,6 +114,7 @@ export function openSyncWorld(options: SyncWorldOptions = {}): SyncWorld {
         authenticator: {
           authenticateCall: ({ authorization }) =>
             options.authenticate?.(authorization!.slice("Bearer ".length)) ?? DEVELOPER_CALLER,
+          confirm: (caller) => options.confirm?.(caller) ?? Promise.resolve(),
           follow() {},
           unfollow() {},
         },

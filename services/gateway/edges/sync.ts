@@ -29,7 +29,7 @@ import { wantsWebSocket } from "./websocket.ts";
 export interface SyncEdgeDeps {
   readonly config: SyncConfig;
   readonly peers: LinksDeps["peers"];
-  readonly authenticator: Pick<Authenticator, "authenticateCall" | "follow" | "unfollow">;
+  readonly authenticator: Pick<Authenticator, "authenticateCall" | "confirm" | "follow" | "unfollow">;
   readonly timer: Timer;
   readonly clock: { now(): number };
   readonly metrics: SyncMetrics;
@@ -70,6 +70,10 @@ export function createSyncEdge(deps: SyncEdgeDeps): SyncEdge {
 
   function follow(caller: Caller, revoke: (error: GatewayError) => void): () => void {
     return following(authenticator, caller, revoke);
+  }
+
+  function confirm(caller: Caller): Promise<void> {
+    return authenticator.confirm(caller);
   }
 
   function authenticate(token: string): Caller | Promise<Caller> {
@@ -150,7 +154,7 @@ export function createSyncEdge(deps: SyncEdgeDeps): SyncEdge {
       }
       return open(request, "y-websocket", (client) => {
         client.onEnd(follow(caller!, revoker(client)));
-        return new YWebsocketSession({ socket: client, links, docId, caller: caller!, createType });
+        return new YWebsocketSession({ socket: client, links, docId, caller: caller!, createType, confirm });
       }, why);
     },
   };
@@ -180,6 +184,7 @@ export function createSyncEdge(deps: SyncEdgeDeps): SyncEdge {
           authTimeoutMs: config.authTimeoutMs,
           timer,
           authenticate,
+          confirm,
           follow,
           revoke: revoker(client),
           refused: deps.metrics.refused,

@@ -4,7 +4,9 @@
  *         └── not let in, link lost ───┘
  */
 import type { Principal } from "$proto/aetherflow/auth/v1/auth_pb.ts";
+import type { ClientUpdate } from "$proto/aetherflow/statesync/v1/sync_pb.ts";
 import type { Bagged } from "../../../transport/rpc/bag.ts";
+import { GatewayError } from "../problem.ts";
 import type { CloseName } from "../sockets/close_codes.ts";
 import { newPresenceOwner, type SyncDocument } from "./document.ts";
 import { BadMessage, type Framing } from "./frames.ts";
@@ -49,6 +51,8 @@ export interface ChannelOptions {
   /** "" makes no document. */
   readonly createType: string;
   readonly speaker: Speaker;
+  /** Asks whether the client still is who it was. Rejects with a GatewayError when it is not, or that cannot be found out. */
+  confirm(): Promise<void>;
 }
 
 /** An update of a client that was passed on. */
@@ -83,6 +87,9 @@ export class Channel implements Bagged {
   #unsavedAt = 0;
   #unsavedBytes = 0;
   #lastNumber = 0;
+  /** Updates that wait until it is known that their client may still send them. */
+  #held: ClientUpdate[] = [];
+  #isConfirming = false;
   #questions = 0;
   #rounds = 0;
 
@@ -146,14 +153,12 @@ export class Channel implements Bagged {
     const number = ++this.#lastNumber;
     this.#unsaved.push({ number, kind, round: this.#rounds, bytes });
     this.#links.metrics.received(update.length);
-    this.#link!.input(this.#number, {
-      case: "update",
-      value: {
-        $typeName: "aetherflow.statesync.v1.ClientUpdate",
-        update: update as Uint8Array<ArrayBuffer>,
-        number,
-      },
-    }, bytes);
+    this.#held.push({
+      $typeName: "aetherflow.statesync.v1.ClientUpdate",
+      update: update as Uint8Array<ArrayBuffer>,
+      number,
+    });
+    if (!this.#isConfirming) void this.#confirm();
   }
 
   /** The client shows who is there. @throws {BadMessage} */
@@ -169,12 +174,12 @@ export class Channel implements Bagged {
   }
 
   send(frame: Uint8Array): void {
-    this.#options.speaker.send(frame);
+    if (!this.#isClosed) this.#options.speaker.send(frame);
   }
 
   /** Answers one question. */
   sendState(frames: readonly Uint8Array[]): void {
-    this.#options.speaker.sendState(frames, () => void this.#questions--);
+    if (!this.#isClosed) this.#options.speaker.sendState(frames, () => void this.#questions--);
   }
 
   // ---- what the link says ----
@@ -198,11 +203,11 @@ export class Channel implements Bagged {
   }
 
   onAccess(access: string): void {
-    this.#options.speaker.onAccess(access);
+    if (!this.#isClosed) this.#options.speaker.onAccess(access);
   }
 
   onAsk(stateVector: Uint8Array): void {
-    this.#options.speaker.onAsk(stateVector);
+    if (!this.#isClosed) this.#options.speaker.onAsk(stateVector);
   }
 
   /** All updates up to `number` that were not refused are on disk. */
@@ -247,7 +252,37 @@ export class Channel implements Bagged {
     this.#unsaved = [];
     this.#links.release(this.#unsavedBytes);
     this.#unsavedBytes = 0;
+    // What it sent before it went is passed on before.
+    if (!this.#isConfirming) this.#leave();
+  }
+
+  #leave(): void {
     this.#link?.close(this.#number, this, this.#document);
+  }
+
+  /** Passes updates on whose client is asked about after they came: what is sent after a revocation is not taken. */
+  async #confirm(): Promise<void> {
+    this.#isConfirming = true;
+    try {
+      while (this.#held.length > 0) {
+        const held = this.#held;
+        this.#held = [];
+        await this.#options.confirm();
+        for (const value of held) {
+          this.#link!.input(
+            this.#number,
+            { case: "update", value },
+            value.update.length + UPDATE_EXTRA_BYTES,
+          );
+        }
+      }
+    } catch (error) {
+      this.#held = [];
+      const isKnown = error instanceof GatewayError && error.code === "unauthenticated";
+      this.end(isKnown ? "unauthenticated" : "unavailable", (error as Error).message);
+    }
+    this.#isConfirming = false;
+    if (this.#isClosed) this.#leave();
   }
 
   #cut(): void {

@@ -51,6 +51,8 @@ export interface HocuspocusDeps {
   readonly timer: Timer;
   /** Who a token stands for. @throws {GatewayError} (or rejects) for one that is none. */
   authenticate(token: string): Caller | Promise<Caller>;
+  /** Asks whether a caller still is who it was. */
+  confirm(caller: Caller): Promise<void>;
   /** Tells when a caller may not go on; the returned function ends that. */
   follow(caller: Caller, revoke: (error: GatewayError) => void): () => void;
   revoke(error: GatewayError): void;
@@ -272,7 +274,13 @@ class OpenDocument implements Speaker {
     this.#refused = [];
     const { principal } = caller;
     const { links, createType } = deps;
-    this.#channel = new Channel(links, { docId: this.#docId, principal, createType, speaker: this });
+    this.#channel = new Channel(links, {
+      docId: this.#docId,
+      principal,
+      createType,
+      speaker: this,
+      confirm: () => deps.confirm(caller),
+    });
     this.#channel.open();
     for (const [type, reader] of this.#takeOutEarly()) {
       if (this.#isOver) return;

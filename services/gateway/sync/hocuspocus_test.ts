@@ -227,6 +227,51 @@ Deno.test("a socket has only so many documents, and only so much of one that has
   assert(world.errors.length === 0);
 });
 
+Deno.test("what is sent after a revocation is not taken, and what was sent before is, though its client has gone", async () => {
+  let revoked = false;
+  let asked = Promise.withResolvers<void>();
+  let answer = Promise.withResolvers<void>();
+  await using world = openSyncWorld({
+    async confirm() {
+      asked.resolve();
+      await answer.promise;
+      if (revoked) throw invalidCredential("the session has ended");
+    },
+  });
+  const textNow = async () => {
+    using reader = await open(world, "d");
+    reader.login();
+    reader.say(0, 0, chunk(EMPTY_VECTOR));
+    await reader.hears(0, 2);
+    const doc = new Y.Doc();
+    Y.applyUpdate(doc, reader.heard(0).find(([kind]) => kind === 1)!.subarray(2));
+    const text = doc.getText("content").toString();
+    doc.destroy();
+    return text;
+  };
+  const client = await open(world, "d");
+  client.login();
+  client.say(0, 0, chunk(EMPTY_VECTOR));
+  await client.hears(0, 2);
+  client.say(0, 2, chunk(textUpdate("before").update));
+  await asked.promise;
+  client[Symbol.dispose]();
+  await client.client.closed;
+  answer.resolve();
+  while (await textNow() !== "before");
+
+  using late = await open(world, "d");
+  late.login();
+  late.say(0, 0, chunk(EMPTY_VECTOR));
+  await late.hears(0, 2);
+  revoked = true;
+  [asked, answer] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  answer.resolve();
+  late.say(0, 2, chunk(textUpdate("after").update));
+  await late.hears(7, 1);
+  assertEquals([late.statuses, await textNow()], ["", "before"]);
+});
+
 function callerOf(username: string): Caller {
   const principal: Principal = create(PrincipalSchema, {
     kind: Principal_Kind.USER,

@@ -25,6 +25,8 @@ export interface YWebsocketDeps {
   readonly caller: Caller;
   /** "" makes no document. */
   readonly createType: string;
+  /** Asks whether the caller still is who it was. */
+  confirm(caller: Caller): Promise<void>;
 }
 
 /** A client. */
@@ -34,9 +36,15 @@ export class YWebsocketSession implements SyncSession, Speaker {
   readonly #socket: SyncSocket;
   readonly #channel: Channel;
 
-  constructor({ socket, links, docId, caller, createType }: YWebsocketDeps) {
+  constructor({ socket, links, docId, caller, createType, confirm }: YWebsocketDeps) {
     this.#socket = socket;
-    this.#channel = new Channel(links, { docId, principal: caller.principal, createType, speaker: this });
+    this.#channel = new Channel(links, {
+      docId,
+      principal: caller.principal,
+      createType,
+      speaker: this,
+      confirm: () => confirm(caller),
+    });
     this.#channel.open();
   }
 
