@@ -53,7 +53,7 @@ class DocumentOutcome {
     this.lastPlace = places + change.entries.length;
     const placed = change.entries.map((entry, i) => ({ entry, place: places + 1 + i }));
     if (change.record === undefined) this.#remove(placed);
-    else this.#write(change, placed);
+    else this.#write(change, change.record, placed);
   }
 
   #remove(placed: readonly Placed[]): void {
@@ -65,10 +65,13 @@ class DocumentOutcome {
     this.removals.push(...placed);
   }
 
-  #write(change: Change, placed: readonly Placed[]): void {
-    this.record = change.record;
+  #write(change: Change, record: DocumentRecord, placed: readonly Placed[]): void {
+    this.record = record;
     this.entries.push(...placed);
-    for (const { offset, status } of change.operationStatuses ?? []) this.statuses.set(offset, status);
+    for (const { offset, status } of change.operationStatuses ?? []) {
+      // Not of what only a later change of the group adds.
+      if (offset <= record.offset) this.statuses.set(offset, status);
+    }
     for (const id of change.removeLocks ?? []) {
       this.goneLocks.add(id);
       for (const [objectId, lock] of this.putLocks) if (lock.id === id) this.putLocks.delete(objectId);
