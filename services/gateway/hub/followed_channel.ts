@@ -40,6 +40,8 @@ export interface Source {
 export const LANES_MAX = 3;
 /** How often a subscription looks for its place until it is told to come back later: each time a lane has changed. */
 const PLACINGS_MAX = 64;
+/** How long it waits for that each time, in milliseconds. */
+const PLACING_MS = 5_000;
 /** Events of a stream after which others have their turn. */
 const EVENTS_PER_TURN = 64;
 /** Pauses before a stream that ended is opened again, in milliseconds; they double. Chance takes up to half of one. */
@@ -114,7 +116,7 @@ export class FollowedChannel implements Channel {
       const wanted = lost === undefined ? from : undefined;
       if (this.#lanes.some((lane) => place(lane, subscriber, wanted, lost))) return;
       if (this.#opening || this.#lanes.length >= LANES_MAX) {
-        await this.#change.promise;
+        if (!await this.#changedInTime()) break;
         continue;
       }
       this.#opening = true;
@@ -141,6 +143,15 @@ export class FollowedChannel implements Channel {
     this.#isClosed = true;
     for (const lane of [...this.#lanes]) this.#end(lane);
     this.#changed();
+  }
+
+  /** Waits until a lane has come or gone; false when that takes too long. */
+  async #changedInTime(): Promise<boolean> {
+    const done = new AbortController();
+    const late = this.#deps.pause(PLACING_MS, done.signal).then(() => false);
+    const isInTime = await Promise.race([this.#change.promise.then(() => true), late]);
+    done.abort();
+    return isInTime;
   }
 
   /** Opens a lane behind `from`, and lets the subscriber begin there. Resolves to why that is not possible. */
@@ -240,6 +251,7 @@ export class FollowedChannel implements Channel {
       subscriber.cursor = position.offset;
       subscriber.reload(reason, position);
     }
+    this.#join(lane);
     this.#changed();
   }
 
@@ -306,6 +318,8 @@ export class FollowedChannel implements Channel {
     const subscribers = [...lane.subscribers];
     this.#end(lane);
     for (const subscriber of subscribers) subscriber.drop(error);
+    // Another one may be the first now.
+    if (this.#lanes.length > 0) this.#join(this.#lanes[0]!);
   }
 
   #end(lane: Lane): void {

@@ -231,6 +231,31 @@ Deno.test("only so many streams of a channel are open at once; others wait for o
   assertEquals(stream.open_, 0);
 });
 
+Deno.test("streams that begin anew at the same place are one again, and make room for others", async () => {
+  const { stream, channel, pauses } = open(0);
+  add(stream, 5);
+  const listeners = [new Listener(), new Listener(), new Listener(), new Listener()];
+  stream.failure = undefined;
+  await channel.subscribe(listeners[0]!, undefined);
+  // These come while the first stream is away, and are left behind when everything begins anew.
+  stream.cut();
+  await channel.subscribe(listeners[1]!, at(2));
+  await channel.subscribe(listeners[2]!, at(1));
+  stream.epoch = "e2";
+  stream.events.length = 0;
+  stream.cut();
+  for (let i = 0; i < 10; i++) {
+    await settle();
+    for (const { end } of pauses.splice(0)) end();
+  }
+  assertEquals([channel.lanes, channel.size, stream.open_], [1, 3, 1]);
+  await channel.subscribe(listeners[3]!, at(0, "e2"));
+  stream.add();
+  await settle();
+  for (const { offsets } of listeners) assertEquals(offsets.at(-1), 1);
+  channel.close();
+});
+
 Deno.test("who leaves while its stream is being opened leaves nothing open behind it", async () => {
   const { stream, channel } = open();
   add(stream, 5);
