@@ -34,6 +34,8 @@ class DocumentOutcome {
   readonly removals: Placed[] = [];
   readonly statuses = new Map<number, OperationStatus>();
   readonly goneLocks = new Set<string>();
+  /** Objects whose lock was put by the group and taken away again: what was there before is gone as well. */
+  readonly goneObjects = new Set<string>();
   /** By object. */
   readonly putLocks = new Map<string, LockRecord>();
   readonly putConflicts = new Map<string, ConflictRecord>();
@@ -60,8 +62,8 @@ class DocumentOutcome {
     this.record = undefined;
     this.isRemoved = this.position > 0;
     this.entries = [];
-    for (const part of [this.statuses, this.goneLocks, this.putLocks, this.putConflicts]) part.clear();
-    for (const part of [this.goneNames, this.putNames]) part.clear();
+    for (const part of [this.statuses, this.goneLocks, this.goneObjects, this.putLocks]) part.clear();
+    for (const part of [this.putConflicts, this.goneNames, this.putNames]) part.clear();
     this.removals.push(...placed);
   }
 
@@ -74,7 +76,11 @@ class DocumentOutcome {
     }
     for (const id of change.removeLocks ?? []) {
       this.goneLocks.add(id);
-      for (const [objectId, lock] of this.putLocks) if (lock.id === id) this.putLocks.delete(objectId);
+      for (const [objectId, lock] of this.putLocks) {
+        if (lock.id !== id) continue;
+        this.putLocks.delete(objectId);
+        this.goneObjects.add(objectId);
+      }
     }
     for (const lock of change.putLocks ?? []) this.putLocks.set(lock.objectId, lock);
     for (const conflict of change.putConflicts ?? []) this.putConflicts.set(conflict.id, conflict);
@@ -169,7 +175,13 @@ export class Group {
       ),
       json(written.flatMap(({ removals }) => removals.map(entryRow))),
       json(of(({ statuses }) => statuses, ([position, status], id) => ({ id, position, status }))),
-      json(of(({ goneLocks }) => goneLocks, (lock, doc_id) => ({ doc_id, id: lock }))),
+      json([
+        ...of(({ goneLocks }) => goneLocks, (lock, doc_id) => ({ doc_id, id: lock })),
+        ...of(({ goneObjects }) => goneObjects, (objectId, doc_id) => ({
+          doc_id,
+          object_id: storableText(objectId),
+        })),
+      ]),
       json(of(({ putLocks }) => putLocks.values(), (lock, doc_id) => ({
         doc_id,
         object_id: storableText(lock.objectId),

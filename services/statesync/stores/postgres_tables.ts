@@ -161,8 +161,8 @@ BEGIN
     JOIN documents AS d USING (id)
     WHERE entries.document = d.document AND entries.position = s.position AND operation IS NOT NULL;
 
-  DELETE FROM locks USING json_to_recordset(gone_locks) AS g(doc_id text, id text), documents AS d
-    WHERE d.id = g.doc_id AND locks.document = d.document AND locks.id = g.id;
+  DELETE FROM locks USING json_to_recordset(gone_locks) AS g(doc_id text, id text, object_id text), documents AS d
+    WHERE d.id = g.doc_id AND locks.document = d.document AND (locks.id = g.id OR locks.object_id = g.object_id);
   INSERT INTO locks (document, object_id, id, lock)
     SELECT d.document, p.object_id, p.id, p.lock::json
     FROM json_to_recordset(put_locks) AS p(doc_id text, object_id text, id text, lock text)

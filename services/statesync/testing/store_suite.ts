@@ -560,6 +560,11 @@ const TRIALS: Readonly<Record<string, Trial>> = {
     assertEquals((await store.load(record.id))?.locks, [next]);
     await store.commit([changeOf(record, [], { removeLocks: [next.id], putLocks: [third] })]);
     assertEquals((await store.load(record.id))?.locks, [third]);
+    // What it took the place of does not come back when it is released in the same commit.
+    const put = changeOf(record, [], { putLocks: [next] }),
+      release = changeOf(record, [], { removeLocks: [next.id] });
+    assertEquals(await kinds(store, [put, release]), ["done", "done"]);
+    assertEquals((await store.load(record.id))?.locks, []);
   },
   async "tells which entries made versions"(store) {
     const record = documentOf(1);
