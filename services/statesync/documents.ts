@@ -135,18 +135,26 @@ export class Documents {
     return promise;
   }
 
-  /** Reads what is in memory, and answers when that is kept. */
+  /** Reads what is in memory, and answers when that is kept: all that anybody was told of before, by whichever service. */
   async read<T>(docId: string, look: (document: OpenDocument) => Awaitable<T>): Promise<T> {
-    for (let tries = 1;; tries++) {
+    for (let tries = 1; tries <= TRIES_MAX; tries++) {
+      const stored = this.#deps.store.record(docId);
+      const record = stored instanceof Promise ? await stored : stored;
+      if (record === undefined) throw new StateSyncError("notFound");
       const opened = this.open(docId);
       const document = opened instanceof Promise ? await opened : opened;
       if (document === undefined || document.isRemoved) throw new StateSyncError("notFound");
       if (document.failure !== undefined) throw document.failure;
+      if (record.offset > document.kept.offset && document.pending === 0) {
+        // Somebody else has written it, and the notice is on its way.
+        this.changedElsewhere(docId, record.offset);
+        continue;
+      }
       const looked = look(document);
       const value = looked instanceof Promise ? await looked : looked;
       if (document.pending === 0 || await document.settled()) return value;
-      if (tries >= TRIES_MAX) throw busy();
     }
+    throw busy();
   }
 
   /** Carries out a decision; resolves with its value when it is kept. */

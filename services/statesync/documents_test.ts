@@ -186,9 +186,12 @@ Deno.test("after notices were missed everything is looked at again", async () =>
   document.listen({ onUpdate: (update) => Y.applyUpdate(doc, update) });
   await insert(two!, docId, "unseen");
   assertEquals(doc.getText("content").toString(), "");
+  // A call looks whether there is more; who synchronises waits for the notice.
+  assertEquals(await contentOf(one!, docId), "unseen");
+  await insert(two!, docId, "still ");
   one!.store.onForeignGap();
   await one!.settled();
-  assertEquals(doc.getText("content").toString(), "unseen");
+  assertEquals(doc.getText("content").toString(), "still unseen");
   await one![Symbol.asyncDispose]();
   await two![Symbol.asyncDispose]();
 });

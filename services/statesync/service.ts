@@ -591,7 +591,7 @@ export class StatesyncService {
   }
 
   async #readable(principal: Principal | undefined, docId: string): Promise<DocumentRecord> {
-    const record = await this.#documents.record(docId);
+    const record = await this.#deps.store.record(docId);
     if (record === undefined) throw new StateSyncError("notFound");
     requireAccess(principal, record, "read");
     return record;
