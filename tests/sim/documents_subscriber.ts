@@ -35,6 +35,7 @@ export interface SubscriberDeps {
 }
 
 const AWAY_MS = 60;
+const LONG_AWAY_MS = 800;
 /** Streams are left after so many events, at most. */
 const EVENTS_MAX = 6;
 
@@ -77,7 +78,7 @@ export class Subscriber {
         }
         stream.stop();
       }
-      await schedule.pause(random.below(AWAY_MS));
+      await schedule.pause(random.below(random.chance(0.1) ? LONG_AWAY_MS : AWAY_MS));
     }
   }
 

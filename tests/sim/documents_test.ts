@@ -13,8 +13,8 @@ simTest("documents converge, keep what was acknowledged and tell every event, wh
 
 Deno.test("documents' simulated worlds come to everything that they are about", async () => {
   const tally = newDocumentsTally();
-  for (let seed = 1; seed <= 60; seed++) await runDocumentsWorld(seed, tally);
-  for (const [what, count] of Object.entries(tally)) assert(count > 0, `no ${what} in 60 worlds`);
+  for (let seed = 1; seed <= 100; seed++) await runDocumentsWorld(seed, tally);
+  for (const [what, count] of Object.entries(tally)) assert(count > 0, `no ${what} in 100 worlds`);
 });
 
 Deno.test("documents' simulated worlds are the same for the same seed", async () => {
