@@ -444,6 +444,7 @@ export class Documents {
     const { generation, record: { offset, version } } = document;
     const state = document.content.encodeState();
     document.stateBytes = state.length;
+    document.hasExactSize = true;
     // Tried again after as many entries, whether it succeeds or not.
     document.snapshotOffset = offset;
     if (!await document.settled() || document.generation !== generation) return;
