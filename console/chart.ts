@@ -27,7 +27,7 @@ export class Chart {
   readonly #points: number[][];
   readonly #lines: SVGPolylineElement[];
   readonly #figures: HTMLElement[];
-  readonly #top = svg("text", { x: 4, y: 14, class: "chart-label" });
+  readonly #top = el("small", { class: "muted" });
   readonly #format: (value: number) => string;
 
   constructor(title: string, series: readonly Series[], format: (value: number) => string = figure) {
@@ -63,7 +63,7 @@ export class Chart {
         svg("line", { x1: 0, x2: WIDTH, y1: HEIGHT - 1, y2: HEIGHT - 1, class: "axis" }),
         ...this.#lines,
       ),
-      svg("svg", { viewBox: `0 0 ${WIDTH} 18`, class: "chart-scale", "aria-hidden": "true" }, this.#top),
+      this.#top,
     );
   }
 

@@ -1,6 +1,7 @@
 /** The console: finds out who looks at it, and shows the view that the address names. */
 import { ApiError, call, refresh, whenSignedOut, wordsOf } from "./api.ts";
 import { button, el, set } from "./dom.ts";
+import { learnUsers } from "./users.ts";
 import { type Me, noticeArea, report, type View } from "./view.ts";
 import { documentsView } from "./views/documents.ts";
 import { signInView } from "./views/sign_in.ts";
@@ -57,6 +58,8 @@ void start();
 async function start(): Promise<void> {
   try {
     me = await whoAmI();
+    // Names may come later: without them ids are shown.
+    learnUsers(me).catch(report);
   } catch (error) {
     if (!(error instanceof ApiError && error.status === 401)) {
       main.replaceChildren(
@@ -108,6 +111,7 @@ async function show(): Promise<void> {
   for (const link of links) {
     const isHere = link.dataset.view === (viewName === "document" ? "documents" : viewName);
     set(link, { "aria-current": isHere && "page" });
+    if (isHere) link.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
   const scope = {
     me,

@@ -24,7 +24,8 @@ export interface Scope {
 /** Makes the element of a view; `parameter` is what the address has behind the view's name. */
 export type View = (scope: Scope, parameter: string) => HTMLElement | Promise<HTMLElement>;
 
-/** Calls `action` now and `ms` after each end of it, until the signal ends or the page is hidden meanwhile. */
+/** Calls `action` now and `ms` after each end of it, until the signal ends, with a pause while nobody looks at the page. It
+ *  ends as well when the caller may not do it. */
 export function every(ms: number, signal: AbortSignal, action: () => Promise<void>): void {
   let timer: ReturnType<typeof setTimeout> | undefined;
   async function round(): Promise<void> {
@@ -33,7 +34,8 @@ export function every(ms: number, signal: AbortSignal, action: () => Promise<voi
       try {
         await action();
       } catch (error) {
-        if (!wasLeft(error)) report(error);
+        report(error);
+        if (error instanceof ApiError && error.status === 403) return;
       }
     }
     if (!signal.aborted) timer = setTimeout(round, ms);

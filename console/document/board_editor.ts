@@ -90,7 +90,9 @@ export function boardEditor({ client, signal }: EditorContext): Editor {
     },
     onInsert: (kind) => insert(kind, centre()),
     onStyle: (properties) => {
-      if (selection !== undefined && mayChange(selection)) model.set(selection, properties);
+      if (selection === undefined || !mayChange(selection)) return;
+      model.step();
+      model.set(selection, properties);
     },
     onRemove: () => selection !== undefined && remove(selection),
     onUndo: () => model.undoManager.undo(),
@@ -254,6 +256,7 @@ export function boardEditor({ client, signal }: EditorContext): Editor {
   function write(id: string): void {
     const object = objects.get(id);
     if (object === undefined || object.kind === "path" || !mayChange(id)) return;
+    model.step();
     const input = el("textarea", {
       class: "board-text",
       "aria-label": `Text of the ${object.kind}`,
@@ -318,6 +321,7 @@ export function boardEditor({ client, signal }: EditorContext): Editor {
     if (before === undefined || !mayChange(id)) return;
     event.preventDefault();
     board.setPointerCapture(event.pointerId);
+    model.step();
     drag = { kind: target === handle ? "resize" : "move", id, from, before };
   }
 

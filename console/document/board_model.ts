@@ -73,8 +73,14 @@ export class BoardModel {
     return this.read([id]).get(id);
   }
 
-  /** Makes an object and returns its id. */
+  /** Begins a step: what follows is undone apart from what was before. Changes without a pause between them are one. */
+  step(): void {
+    this.undoManager.stopCapturing();
+  }
+
+  /** Makes an object, as a step, and returns its id. */
   create(kind: string, properties: Properties): string {
+    this.step();
     const id = crypto.randomUUID();
     this.set(id, { kind, ...properties });
     return id;
@@ -90,7 +96,9 @@ export class BoardModel {
     });
   }
 
+  /** Removes an object, as a step. */
   remove(id: string): void {
+    this.step();
     this.#change(() => {
       for (const key of [...this.#objects.keys()]) if (key.startsWith(`${id}/`)) this.#objects.delete(key);
       const text = this.#shownText(id);

@@ -1,6 +1,7 @@
 /** Who has a document open: told by each client of itself, so that nothing of it is taken for granted. */
 import type { Awareness } from "y-protocols/awareness";
 import { asRecord } from "../unknown_value.ts";
+import { learnIfUnknown } from "../users.ts";
 import type { Me } from "../view.ts";
 
 /** One client of a document. */
@@ -37,14 +38,15 @@ export const PEOPLE_MAX = 50;
 export function introduce(awareness: Awareness, me: Me): void {
   const color = COLORS[hashOf(me.isDeveloper ? String(awareness.clientID) : me.userId) % COLORS.length]!;
   // As other clients of Yjs have it.
-  awareness.setLocalStateField("user", { name: me.name, color, colorLight: `${color}33` });
+  awareness.setLocalStateField("user", { id: me.userId, name: me.name, color, colorLight: `${color}33` });
 }
 
 /** Who is there, we first, then by name; at most `PEOPLE_MAX`. */
 export function peopleOf(awareness: Awareness): Person[] {
   const people: Person[] = [];
   for (const [clientId, state] of awareness.getStates()) {
-    const { name, color } = asRecord(state.user);
+    const { id, name, color } = asRecord(state.user);
+    if (typeof id === "string" && typeof name === "string") learnIfUnknown(id, name.slice(0, NAME_CHARS_MAX));
     people.push({
       clientId,
       name: (typeof name === "string" ? name.trim() : "").slice(0, NAME_CHARS_MAX) || "Somebody",

@@ -67,7 +67,10 @@ export class SheetModel {
   constructor(doc: Y.Doc) {
     this.#doc = doc;
     this.#cells = doc.getMap("cells");
-    this.undoManager = new Y.UndoManager(this.#cells, { trackedOrigins: new Set([ORIGIN]) });
+    this.undoManager = new Y.UndoManager(this.#cells, {
+      trackedOrigins: new Set([ORIGIN]),
+      captureTimeout: 0,
+    });
   }
 
   get(name: string): Cell {

@@ -3,7 +3,8 @@ import { call } from "../api.ts";
 import { button, el, field, select } from "../dom.ts";
 import { ago, counted } from "../format.ts";
 import type { DocumentRecord, DocumentType } from "../records.ts";
-import { act, emptyLine, report, type Scope, throttled } from "../view.ts";
+import { nameOfUser } from "../users.ts";
+import { act, report, type Scope, throttled } from "../view.ts";
 
 const TYPES: readonly (readonly [DocumentType, string])[] = [
   ["text", "Text"],
@@ -123,7 +124,9 @@ function row(record: DocumentRecord): HTMLElement {
         el(
           "span",
           { class: "muted small" },
-          `${typeName(type)} · version ${version} · ${ago(updatedAt)}${updatedBy ? ` by ${updatedBy}` : ""}`,
+          `${typeName(type)} · version ${version} · ${ago(updatedAt)}${
+            updatedBy ? ` by ${nameOfUser(updatedBy)}` : ""
+          }`,
         ),
       ),
       there > 0 && el("span", { class: "chip ok" }, `${there} here`),
@@ -178,9 +181,4 @@ function create(): void {
   );
   document.body.append(dialog);
   dialog.showModal();
-}
-
-/** A list item that says that there is nothing. */
-export function nothingHere(text: string): HTMLElement {
-  return el("li", {}, emptyLine(text));
 }

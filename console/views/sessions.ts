@@ -1,7 +1,8 @@
 /** Who is connected: all sessions for administrators, one's own for everybody else. */
 import { call } from "../api.ts";
 import { button, el, field, table } from "../dom.ts";
-import { ago, time } from "../format.ts";
+import { ago, counted, time } from "../format.ts";
+import { nameOfUser } from "../users.ts";
 import { act, confirmed, notice, report, type Scope, throttled } from "../view.ts";
 
 /** Sessions on a page of the list. */
@@ -55,7 +56,7 @@ export function sessionsView({ me, setTitle, signal }: Scope): HTMLElement {
     more.hidden = next === "";
     total.textContent = shown.length === 0
       ? "There are no sessions."
-      : `${answer.totalSize ?? shown.length} sessions`;
+      : counted(Number(answer.totalSize ?? shown.length), "session");
     holder.replaceChildren(
       ...shown.length === 0
         ? []
@@ -67,7 +68,7 @@ export function sessionsView({ me, setTitle, signal }: Scope): HTMLElement {
     const { sessionId, userId, clientIp, state, createdAt, lastActiveAt, expiresAt, metadata } = session;
     const end = button("End", () =>
       void act(end, async () => {
-        if (!await confirmed(`End the session of ${userId || "nobody"}?`, "End it")) return;
+        if (!await confirmed(`End the session of ${nameOfUser(userId)}?`, "End it")) return;
         await call("DELETE", `${path}/${encodeURIComponent(sessionId)}`);
         notice("The session is ended.");
         await load("");
@@ -75,7 +76,13 @@ export function sessionsView({ me, setTitle, signal }: Scope): HTMLElement {
     return el(
       "tr",
       {},
-      el("td", {}, userId ?? "", sessionId === current && el("span", { class: "chip ok" }, "this one")),
+      el(
+        "td",
+        {},
+        nameOfUser(userId),
+        " ",
+        sessionId === current && el("span", { class: "chip ok" }, "this one"),
+      ),
       el("td", {}, (state ?? "").replace("SESSION_STATE_", "").toLowerCase()),
       el("td", { title: metadata?.user_agent }, clientIp ?? ""),
       el("td", {}, time(createdAt)),

@@ -1,6 +1,6 @@
 /** Who may do what in the console, and what goes on around a document, in real Chromium. */
 import { assertEquals, assertMatch } from "@std/assert";
-import { startBrowser } from "../support/browser.ts";
+import { isOfNetwork, startBrowser } from "../support/browser.ts";
 import {
   agree,
   api,
@@ -187,4 +187,46 @@ Deno.test("locks, conflicts and versions are shown as they happen, and decided i
   await agree([ada, bob], shownText, (text) => text === "the first plan");
   assertEquals(await contentOf(product.url, id, headers), "the first plan");
   assertEquals(browser.problems.filter((problem) => !problem.includes("status of 401")), []);
+});
+
+Deno.test("edits that a lock keeps out are told, kept, and taken when it ends", async (t) => {
+  await using browser = await startBrowser(t);
+  if (browser === undefined) return;
+  await using product = await startProduct();
+  const headers = await createUsers(product.url, "ada", "bob");
+  const permissions = { editors: ["bob"] };
+  const id = await createDocument(
+    product.url,
+    { name: "Plan", type: "text", metadata: { permissions } },
+    headers,
+  );
+  const window = await browser.newWindow();
+  const first = await window.newPage();
+  await signIn(first, product.url, "bob");
+  await first.close();
+  const bob = await openDocument(window, product.url, id);
+  await window.setOffline(true);
+  await typeAtEnd(bob, "written offline");
+  await shows(bob, "kept");
+  const path = `/api/v1/documents/${id}/locks`;
+  const { lock } = await api<{ lock: { id: string } }>(
+    product.url,
+    "POST",
+    path,
+    { ttlMs: 600_000 },
+    headers,
+  );
+  await window.setOffline(false);
+  await shows(bob, "refused");
+  await bob.getByText("has locked the document").waitFor();
+  assertEquals(await shownText(bob), "written offline");
+  assertEquals(await contentOf(product.url, id, headers), "");
+
+  await api(product.url, "DELETE", `${path}/${lock.id}`, undefined, headers);
+  await shows(bob, "saved");
+  assertEquals(await contentOf(product.url, id, headers), "written offline");
+  const problems = browser.problems.filter((problem) =>
+    !isOfNetwork(problem) && !problem.includes("status of 401")
+  );
+  assertEquals(problems, []);
 });

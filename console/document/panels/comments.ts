@@ -2,6 +2,7 @@
 import { call, documentPath } from "../../api.ts";
 import { button, el, field } from "../../dom.ts";
 import { ago } from "../../format.ts";
+import { nameOfUser } from "../../users.ts";
 import { act, emptyLine, throttled } from "../../view.ts";
 import { type Desk, mayAtLeast, type Panel } from "../desk.ts";
 
@@ -62,7 +63,7 @@ export function commentsPanel({ record, access, me, signal, client, selected }: 
       el(
         "p",
         { class: "small muted" },
-        `${author || "Somebody"} · ${ago(createdAt)}${anchor === "" ? "" : ` · on ${anchor}`}`,
+        `${nameOfUser(author)} · ${ago(createdAt)}${anchor === "" ? "" : ` · on ${anchor}`}`,
         isResolved && el("span", { class: "chip ok" }, "resolved"),
       ),
       el("p", { class: "edit" }, body),

@@ -3,6 +3,7 @@ import { call, documentPath } from "../../api.ts";
 import { button, el } from "../../dom.ts";
 import { ago } from "../../format.ts";
 import type { ConflictRecord, OperationRecord } from "../../records.ts";
+import { nameOfUser } from "../../users.ts";
 import { act, emptyLine, notice } from "../../view.ts";
 import { type Desk, mayAtLeast, type Panel } from "../desk.ts";
 import { wordsOfOperation } from "../operations.ts";
@@ -79,7 +80,7 @@ function side(title: string, operations: readonly OperationRecord[]): HTMLElemen
       el(
         "div",
         {},
-        el("p", { class: "small muted" }, `${operation.userId || "Somebody"} · ${ago(operation.timestamp)}`),
+        el("p", { class: "small muted" }, `${nameOfUser(operation.userId)} · ${ago(operation.timestamp)}`),
         el("p", { class: "edit" }, wordsOfOperation(operation)),
       )
     ),

@@ -3,6 +3,7 @@ import { call, documentPath, textOf } from "../../api.ts";
 import { button, el, field, say, table } from "../../dom.ts";
 import { ago, counted } from "../../format.ts";
 import type { VersionRecord } from "../../records.ts";
+import { nameOfUser } from "../../users.ts";
 import { act, confirmed, notice, report, throttled } from "../../view.ts";
 import { objectsOfContent } from "../board_model.ts";
 import { pictureOf } from "../board_picture.ts";
@@ -43,6 +44,7 @@ export function historyPanel({ record, access, signal, preview }: Desk): Panel {
     max: newest,
     value: newest,
     step: 1,
+    disabled: true, // until it is known which versions there are
     oninput: () => {
       looked = slider.valueAsNumber >= newest ? undefined : slider.valueAsNumber;
       describe();
@@ -82,6 +84,7 @@ export function historyPanel({ record, access, signal, preview }: Desk): Panel {
     newest = Math.max(newest, ...versions.keys());
     slider.min = recent.oldestVersion ?? "1";
     slider.max = String(newest);
+    slider.disabled = false;
     if (looked === undefined) slider.value = String(newest);
     named.replaceChildren(...(withNames.versions ?? []).map(namedRow));
     describe();
@@ -115,7 +118,8 @@ export function historyPanel({ record, access, signal, preview }: Desk): Panel {
     const known = versions.get(at);
     const details = known === undefined
       ? ""
-      : [known.name, (known.authors ?? []).join(", "), ago(known.createdAt), known.change].filter(Boolean)
+      : [known.name, (known.authors ?? []).map(nameOfUser).join(", "), ago(known.createdAt), known.change]
+        .filter(Boolean)
         .join(" · ");
     say(
       words,
@@ -228,25 +232,31 @@ function textDiff({ text = [] }: Diff): HTMLElement {
     { class: "text-picture", tabindex: 0 },
     ...text.map(({ kind, text, userId }) => {
       if (kind === "same") return el("span", {}, text);
-      return el(kind === "inserted" ? "ins" : "del", { title: userId && `${kind} by ${userId}` }, text);
+      return el(
+        kind === "inserted" ? "ins" : "del",
+        { title: userId && `${kind} by ${nameOfUser(userId)}` },
+        text,
+      );
     }),
   );
 }
 
 function changesOf({ changes = [] }: Diff, type: string): HTMLElement | undefined {
-  if (changes.length === 0) {
+  // Of a comment its words are told; who wrote it and when stands beside it.
+  const told = changes.filter(({ target }) => !/^comments\/[^/]+\/(?!body$)/.test(target));
+  if (told.length === 0) {
     return type === "text" ? undefined : el("p", { class: "empty" }, "Nothing has changed since.");
   }
   const shown = (value: unknown) =>
     value === undefined || value === null ? "–" : JSON.stringify(value).slice(0, 200);
-  const rows = changes.slice(0, CHANGES_MAX).map(({ target, before, after, userId }) =>
+  const rows = told.slice(0, CHANGES_MAX).map(({ target, before, after, userId }) =>
     el(
       "tr",
       {},
-      el("td", {}, el("code", {}, target)),
+      el("td", {}, /^comments\//.test(target) ? "a comment" : el("code", {}, target)),
       el("td", {}, el("del", {}, shown(before))),
       el("td", {}, el("ins", {}, shown(after))),
-      el("td", {}, userId ?? ""),
+      el("td", {}, userId ? nameOfUser(userId) : ""),
     )
   );
   return table("Changes", ["What", "Before", "After", "By"], rows);

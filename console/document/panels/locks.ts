@@ -3,6 +3,7 @@ import { call, documentPath } from "../../api.ts";
 import { button, el } from "../../dom.ts";
 import { time } from "../../format.ts";
 import type { LockRecord } from "../../records.ts";
+import { nameOfUser } from "../../users.ts";
 import { act, emptyLine, report } from "../../view.ts";
 import { type Desk, mayAtLeast, type Panel } from "../desk.ts";
 
@@ -36,9 +37,10 @@ export function locksPanel(desk: Desk): Panel {
       signal,
     });
     const others = locks.filter((lock) => !isMine(lock));
+    const wholeHolder = others.find(({ objectId }) => !objectId);
     desk.onLocks(
-      others.find(({ objectId }) => !objectId)?.userId,
-      new Map(others.flatMap(({ objectId, userId }) => objectId ? [[objectId, userId]] : [])),
+      wholeHolder && nameOfUser(wholeHolder.userId),
+      new Map(others.flatMap(({ objectId, userId }) => objectId ? [[objectId, nameOfUser(userId)]] : [])),
     );
     list.replaceChildren(
       ...locks.length === 0 ? [el("li", {}, emptyLine("Nothing is locked."))] : locks.map(row),
@@ -73,7 +75,7 @@ export function locksPanel(desk: Desk): Panel {
       el(
         "p",
         { class: "small muted" },
-        `held by ${isMine(lock) ? "you" : lock.userId} until ${time(lock.expiresAt)}`,
+        `held by ${isMine(lock) ? "you" : nameOfUser(lock.userId)} until ${time(lock.expiresAt)}`,
       ),
       el(
         "div",

@@ -1,6 +1,7 @@
 /** Who may do what with the document, and what becomes of it. */
 import { call, documentPath } from "../../api.ts";
 import { button, el, field, select } from "../../dom.ts";
+import { nameOfUser } from "../../users.ts";
 import { act, confirmed, notice } from "../../view.ts";
 import type { Desk, Panel } from "../desk.ts";
 
@@ -38,7 +39,7 @@ export function settingsPanel({ record, signal }: Desk): Panel {
     >("GET", documentPath(record.id), { query: { withoutContent: true }, signal });
     permissions = document.metadata?.permissions ?? {};
     state = document.state;
-    owner.textContent = `Owner: ${permissions.owner || "nobody"}`;
+    owner.textContent = `Owner: ${nameOfUser(permissions.owner)}`;
     for (const [name, input] of Object.entries(lists)) {
       input.value = (permissions[name as keyof typeof lists] ?? []).join(", ");
     }
