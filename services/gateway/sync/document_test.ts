@@ -1,10 +1,6 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import { create } from "@bufbuild/protobuf";
-import {
-  DocumentOutputSchema,
-  type SyncAnswer,
-  SyncAnswerSchema,
-} from "$proto/aetherflow/statesync/v1/sync_pb.ts";
+import { DocumentOutputSchema, SyncAnswerSchema } from "$proto/aetherflow/statesync/v1/sync_pb.ts";
 import { createVirtualTime } from "../testing/virtual_time.ts";
 import type { Channel } from "./channel.ts";
 import { LARGE_STATE_BYTES, newPresenceOwner, SyncDocument } from "./document.ts";
