@@ -4,6 +4,9 @@ import type { Change, CommitResult, DocumentStore } from "./store.ts";
 
 /** Changes in one commit: DocumentStore.commit takes no more. */
 const GROUP_MAX = 1_000;
+/** Bytes of content in one commit, from which on the next change waits for the next one: a store may hold them several times
+ *  over while it writes. One change alone is as large as a client's update may be. */
+const GROUP_BYTES_MAX = 16 * 1_024 * 1_024;
 
 /** A change on its way to the store. Exactly one of the three is called, once. */
 export interface Write {
@@ -73,7 +76,7 @@ export class Committer {
   }
 
   readonly #commit = (): void => {
-    const group = this.#queue.splice(0, GROUP_MAX);
+    const group = this.#queue.splice(0, groupSize(this.#queue));
     for (const write of group) write.seal?.();
     this.#figures.commits++;
     this.#figures.changes += group.length;
@@ -130,4 +133,14 @@ export class Committer {
     this.#queue = rest;
     return taken;
   }
+}
+
+/** How many writes go together. */
+function groupSize(queue: readonly Write[]): number {
+  let bytes = 0, size = 0;
+  while (size < queue.length && size < GROUP_MAX && bytes < GROUP_BYTES_MAX) {
+    for (const { update } of queue[size]!.change.entries) bytes += update?.length ?? 0;
+    size++;
+  }
+  return size;
 }

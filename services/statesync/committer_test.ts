@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import { Committer, type Write } from "./committer.ts";
 import { StateSyncError } from "./errors.ts";
 import type { Change, CommitResult } from "./store.ts";
+import { entryOf } from "./testing/builders.ts";
 
 /** A committer on a store that answers what it is told to, and what was told in which order. */
 function open() {
@@ -21,8 +22,13 @@ function open() {
     endOfTurn: (run) => void turns.push(run),
     onGroup: () => told.push("group"),
   });
-  const write = (docId: string, offset: number, onLost?: () => void): Write => ({
-    change: { docId, baseOffset: offset, record: undefined, entries: [] },
+  const write = (docId: string, offset: number, onLost?: () => void, bytes = 0): Write => ({
+    change: {
+      docId,
+      baseOffset: offset,
+      record: undefined,
+      entries: bytes === 0 ? [] : [entryOf(docId, offset + 1, { update: new Uint8Array(bytes) })],
+    },
     seal: () => told.push(`seal ${docId}${offset}`),
     done: (sequence) => told.push(`${docId}${offset} at ${sequence}`),
     lost: (kind) => {
@@ -63,6 +69,18 @@ Deno.test("Committer writes what came meanwhile together, in order, one commit a
   assertEquals(await answer([done(9)]), ["seal a2", "a2 at 9", "group"]);
   await committer.settled();
   assertEquals(committer.figures(), { commits: 2, changes: 3, rejected: 0, behind: 0 });
+});
+
+Deno.test("Committer writes large changes in several commits", async () => {
+  const { committer, write, turn, answer, sizes } = open();
+  for (const docId of ["a", "b", "c"]) committer.add(write(docId, 1, undefined, 10_000_000));
+  turn();
+  assertEquals(sizes(), [2]);
+  await answer([done(1), done(2)]);
+  turn();
+  assertEquals(sizes(), [1]);
+  await answer([done(3)]);
+  await committer.settled();
 });
 
 Deno.test("Committer gives back what builds on a change that was not written, and nothing that comes after", async () => {

@@ -138,7 +138,8 @@ export interface DocumentStore {
   entries(docId: string, offset: number, limit: number): Awaitable<readonly StoredEntry[]>;
   /** Entries of all documents with `sequence` and more, up to `limit`, in its order. */
   entriesBySequence(sequence: number, limit: number): Awaitable<readonly StoredEntry[]>;
-  /** The last sequence given, and the oldest that is kept (what was compacted or purged is missing between). */
+  /** The last sequence given, and the first from which on nothing was compacted (purged documents are missing all the same,
+   *  but for the entry that tells of it). */
   sequences(): Awaitable<{ readonly last: number; readonly oldest: number }>;
   /** Entries of operations below offset `before`, newest first, up to `limit`. */
   operations(

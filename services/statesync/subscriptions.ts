@@ -256,11 +256,18 @@ export class Subscription {
     const entries = await this.#deps.store.entriesBySequence(this.#next, ENTRIES_PER_READ);
     this.#isBehind = entries.length === ENTRIES_PER_READ;
     if (entries.length === 0) return entries;
+    if (entries.at(-1)!.sequence - this.#next >= entries.length) await this.#checkNotCompacted();
     this.#taken(entries, "sequence");
     if (this.principal === undefined) return entries;
     const readable: StoredEntry[] = [];
     for (const entry of entries) if (await this.#isReadable(entry)) readable.push(entry);
     return readable;
+  }
+
+  /** What is missing may have been compacted since the last read. */
+  async #checkNotCompacted(): Promise<void> {
+    const { oldest } = await this.#deps.store.sequences();
+    if (this.#next < oldest) throw gone(`the subscriber is at ${this.#next}, the oldest kept is ${oldest}`);
   }
 
   /** Whether the caller may read the document; that it was deleted is told to those who could until then. */

@@ -115,6 +115,25 @@ Deno.test("offsets that are not kept, not there yet, or of another epoch are out
   end();
 });
 
+Deno.test("who follows all documents is told when one of them was compacted beyond its place", async () => {
+  await using world = openWorld({ snapshotEveryEntries: 10, historyEntries: 100 });
+  const quiet = await makeDocument(world, { type: "text" });
+  const busy = await makeDocument(world, { type: "text" });
+  for (let i = 0; i < 150; i++) await insert(world, busy, "x");
+  await world.settled();
+  const { oldest } = await world.store.sequences();
+  assert(oldest > 2, "nothing was compacted");
+  // The first entry of the quiet document is still there: only what lay behind it is not.
+  assertEquals((await world.store.entries(quiet, 1, 1))[0]!.sequence, 1);
+  const ask = (startSequence: bigint) =>
+    world.client.subscribeEvents({ startSequence }, ANN)[Symbol.asyncIterator]();
+  assertEquals((await refusal(ask(1n).next()))[0], Code.OutOfRange);
+  const events = ask(BigInt(oldest));
+  await events.next();
+  assertEquals((await events.next()).value!.sequence, BigInt(oldest));
+  await events.return?.();
+});
+
 Deno.test("a subscriber whose right to read ends is told what was until then, and no more", async () => {
   await using world = openWorld();
   const { client } = world;

@@ -78,6 +78,8 @@ class MemoryStore implements DocumentStore {
   #log: Kept[] = [];
   #goneInLog = 0;
   #sequence = 0;
+  /** The newest sequence that was compacted. */
+  #compacted = 0;
   #groups = 0;
   #writes = 0;
   #isClosed = false;
@@ -205,8 +207,7 @@ class MemoryStore implements DocumentStore {
   }
 
   sequences(): { last: number; oldest: number } {
-    const oldest = this.#log.find(({ isGone }) => !isGone);
-    return { last: this.#sequence, oldest: oldest?.entry.sequence ?? this.#sequence + 1 };
+    return { last: this.#sequence, oldest: this.#compacted + 1 };
   }
 
   operations(docId: string, filter: OperationFilter, before: number, limit: number): StoredEntry[] {
@@ -273,6 +274,7 @@ class MemoryStore implements DocumentStore {
       for (const { entry } of removed) {
         if (entry.operationKey !== undefined) document.byKey.delete(entry.operationKey);
       }
+      this.#compacted = Math.max(this.#compacted, removed.at(-1)?.entry.sequence ?? 0);
       this.#forget(removed);
       document.snapshots = document.snapshots.filter((snapshot) => snapshot.offset >= base.offset);
     }

@@ -308,7 +308,7 @@ class PostgresStore implements DocumentStore {
 
   async sequences(): Promise<{ last: number; oldest: number }> {
     const [row] = await this.#ask(
-      "SELECT sequence AS last, coalesce((SELECT min(sequence) FROM entries), sequence + 1) AS oldest FROM totals",
+      "SELECT sequence AS last, compacted + 1 AS oldest FROM totals",
     );
     return { last: row!.last as number, oldest: row!.oldest as number };
   }
@@ -406,6 +406,10 @@ class PostgresStore implements DocumentStore {
         GROUP BY document
       ), gone AS (
         DELETE FROM entries USING base WHERE entries.document = base.document AND entries.position <= base.position
+        RETURNING sequence
+      ), told AS (
+        UPDATE totals SET compacted = newest FROM (SELECT max(sequence) AS newest FROM gone) AS removed
+        WHERE newest > compacted
       )
       DELETE FROM snapshots USING base
       WHERE snapshots.document = base.document AND snapshots.position < base.position`,

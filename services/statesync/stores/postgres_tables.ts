@@ -3,7 +3,7 @@
  *      documents   one row each; `settled` is JSON of what seldom changes, other columns are for filters
  *      entries     by sequence, and by document and position; of a removed document the one that tells of it stays
  *      snapshots, names, conflicts, locks   of a document; they go with it
- *      totals      one row: the last sequence given. Who writes holds it until the end of the transaction, so that sequences are
+ *      totals      one row: the last sequence given, and the newest that was compacted. Who writes holds it until the end of the transaction, so that sequences are
  *                  in the order of commits, over all services
  *
  *  The services tell one another of commits by NOTIFY, in the same transaction. */
@@ -94,7 +94,8 @@ CREATE TABLE locks (
 CREATE TABLE totals (
   is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
   epoch text NOT NULL,
-  sequence bigint NOT NULL CHECK (sequence >= 0)
+  sequence bigint NOT NULL CHECK (sequence >= 0),
+  compacted bigint NOT NULL DEFAULT 0 CHECK (compacted >= 0)
 );
 INSERT INTO totals (epoch, sequence) VALUES (gen_random_uuid()::text, 0);
 

@@ -302,7 +302,18 @@ class SqliteStore implements DocumentStore {
   }
 
   #setTotals(totals: Totals): void {
-    const { sequence, document, active, archived, deleted, operations, conflicts, resolved, locks } = totals;
+    const {
+      sequence,
+      document,
+      active,
+      archived,
+      deleted,
+      operations,
+      conflicts,
+      resolved,
+      locks,
+      compacted,
+    } = totals;
     this.#do.setTotals.run(
       sequence,
       document,
@@ -313,6 +324,7 @@ class SqliteStore implements DocumentStore {
       conflicts,
       resolved,
       locks,
+      compacted,
     );
   }
 
@@ -347,9 +359,8 @@ class SqliteStore implements DocumentStore {
   }
 
   sequences(): { last: number; oldest: number } {
-    const last = this.#totals.sequence;
-    const oldest = this.#read(() => this.#do.oldestSequence.get()![0] as number | null);
-    return { last, oldest: oldest ?? last + 1 };
+    const { sequence, compacted } = this.#totals;
+    return { last: sequence, oldest: compacted + 1 };
   }
 
   operations(docId: string, filter: OperationFilter, before: number, limit: number): StoredEntry[] {
@@ -435,6 +446,8 @@ class SqliteStore implements DocumentStore {
       if (document === undefined || row === undefined) return;
       const base = row[0] as number;
       totals.operations -= this.#do.countOperations.get(document, base)![0] as number;
+      const newest = this.#do.newestSequenceBelow.get(document, base)![0] as number | null;
+      totals.compacted = Math.max(totals.compacted, newest ?? 0);
       this.#do.removeEntries.run(document, base);
       this.#do.removeSnapshots.run(document, base);
       this.#setTotals(totals);

@@ -4,7 +4,7 @@
  *      labels      what documents are looked up by: t<tag>, m<member>, p (public) → id
  *      entries     in the order of sequences, so that what is new always comes last; found by document and offset
  *      snapshots, names, conflicts, locks   of a document
- *      totals      one row: the last sequence and key given, and what is counted
+ *      totals      one row: the last sequence and key given, the newest sequence compacted, and what is counted
  *
  *  `document` is a small number that stands for a document's id, and is never given again. The entry of a removal has none,
  *  and the id itself: it belongs to the sequence alone. */
@@ -42,13 +42,14 @@ const TABLES = [
   `CREATE TABLE totals(
     epoch TEXT NOT NULL, sequence INTEGER NOT NULL, document INTEGER NOT NULL, active INTEGER NOT NULL,
     archived INTEGER NOT NULL, deleted INTEGER NOT NULL, operations INTEGER NOT NULL,
-    conflicts INTEGER NOT NULL, resolved INTEGER NOT NULL, locks INTEGER NOT NULL) STRICT`,
+    conflicts INTEGER NOT NULL, resolved INTEGER NOT NULL, locks INTEGER NOT NULL,
+    compacted INTEGER NOT NULL) STRICT`,
 ];
 
 /** Makes the tables of a new file. */
 export function createTables(database: Database, epoch: string): void {
   for (const table of TABLES) database.execute(table);
-  database.prepare("INSERT INTO totals VALUES (?, 0, 0, 0, 0, 0, 0, 0, 0, 0)").run(epoch);
+  database.prepare("INSERT INTO totals VALUES (?, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)").run(epoch);
 }
 
 /** What is counted. A group works on a copy, which counts when the group is kept. */
@@ -62,17 +63,18 @@ export interface Totals {
   conflicts: number;
   resolved: number;
   locks: number;
+  /** The newest sequence that was compacted. */
+  compacted: number;
 }
 
 /** Reads the epoch and what is counted. */
 export function readTotals(database: Database): { epoch: string; totals: Totals } {
   const row = database.prepare(
-    `SELECT epoch, sequence, document, active, archived, deleted, operations, conflicts, resolved, locks
-    FROM totals`,
+    `SELECT epoch, sequence, document, active, archived, deleted, operations, conflicts, resolved, locks,
+    compacted FROM totals`,
   ).get()!;
-  const [sequence, document, active, archived, deleted, operations, conflicts, resolved, locks] = row.slice(
-    1,
-  ) as number[];
+  const [sequence, document, active, archived, deleted, operations, conflicts, resolved, locks, compacted] =
+    row.slice(1) as number[];
   return {
     epoch: row[0] as string,
     totals: {
@@ -85,6 +87,7 @@ export function readTotals(database: Database): { epoch: string; totals: Totals 
       conflicts: conflicts!,
       resolved: resolved!,
       locks: locks!,
+      compacted: compacted!,
     },
   };
 }
@@ -170,7 +173,7 @@ export function prepareStatements(database: Database) {
     ),
     versionOfOffset: prepare("SELECT version FROM entries WHERE document = ? AND offset = ?"),
     oldestOffset: prepare("SELECT min(offset) FROM entries WHERE document = ?"),
-    oldestSequence: prepare("SELECT min(sequence) FROM entries"),
+    newestSequenceBelow: prepare("SELECT max(sequence) FROM entries WHERE document = ? AND offset <= ?"),
     countOperations: prepare(
       "SELECT count(operation_key) FROM entries WHERE document = ? AND offset <= ?",
     ),
@@ -182,7 +185,7 @@ export function prepareStatements(database: Database) {
     removeDocument: prepare("DELETE FROM documents WHERE document = ?"),
     setTotals: prepare(
       `UPDATE totals SET sequence = ?, document = ?, active = ?, archived = ?, deleted = ?, operations = ?,
-      conflicts = ?, resolved = ?, locks = ?`,
+      conflicts = ?, resolved = ?, locks = ?, compacted = ?`,
     ),
   };
 }
