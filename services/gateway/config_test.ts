@@ -3,6 +3,7 @@ import { gatewayConfigSchema } from "./config.ts";
 import { corsConfigSchema } from "./inbound/config.ts";
 import { hubConfigSchema } from "./hub/config.ts";
 import { rateLimitConfigSchema } from "./limits/config.ts";
+import { syncConfigSchema } from "./sync/config.ts";
 
 Deno.test("gatewayConfigSchema has these defaults", () => {
   assertEquals(gatewayConfigSchema.parse(undefined), {
@@ -55,6 +56,7 @@ Deno.test("gatewayConfigSchema has these defaults", () => {
     idempotency: { ttlMs: 86_400_000, answerBytesMax: 262_144 },
     auth: { openPaths: ["/", "/openapi.json"], issuers: [] },
     hub: hubConfigSchema.parse(undefined),
+    sync: syncConfigSchema.parse(undefined),
     drain: { readyGraceMs: 0 },
   });
 });
