@@ -1,6 +1,7 @@
 /** The tables of documents in a SQLite file, and the statements on them.
  *
- *      documents   one row each; `settled` is JSON of what seldom changes
+ *      documents   one row each; `settled` is JSON of what seldom changes. A row may stand some entries behind, as long as
+ *                  what has changed since can be told from them: then a commit of many documents writes half the pages
  *      labels      what documents are looked up by: t<tag>, m<member>, p (public) → id
  *      entries     in the order of sequences, so that what is new always comes last; found by document and offset
  *      snapshots, names, conflicts, locks   of a document
@@ -114,6 +115,10 @@ export function prepareStatements(database: Database) {
       open_conflicts = ?, hlc = ? WHERE document = ?`,
     ),
     document: prepare(`SELECT ${DOCUMENT_COLUMNS} FROM documents WHERE id = ?`),
+    entriesBehind: prepare(
+      `SELECT offset, version, user_id, at_ms, operation FROM entries WHERE document = ? AND offset > ?
+      ORDER BY offset`,
+    ),
     insertLabel: prepare("INSERT INTO labels VALUES (?, ?)"),
     removeLabel: prepare("DELETE FROM labels WHERE label = ? AND id = ?"),
     insertEntry: prepare(`INSERT INTO entries VALUES (${"?, ".repeat(15)}NULL)`),
@@ -195,7 +200,7 @@ export const LISTED_COLUMNS = DOCUMENT_COLUMNS;
 /** Columns that `entryOfRow` reads. */
 export const READ_COLUMNS = ENTRY_COLUMNS;
 
-/** A document of its row. */
+/** A document of its row, as it stands there. */
 export function documentOfRow(row: SqlRow): DocumentRecord {
   const [, version, offset, updatedBy, updatedAtMs, fencingToken, openConflicts, hlc, settled] = row;
   return documentOfText(settled as string, {
@@ -207,6 +212,47 @@ export function documentOfRow(row: SqlRow): DocumentRecord {
     openConflicts: openConflicts as number,
     hlc: BigInt(hlc as string),
   });
+}
+
+/** What an edit changes of a document's record, as far as its entry tells. */
+export function afterEntry(
+  record: DocumentRecord,
+  { offset, version, userId, atMs, operation }: Pick<
+    StoredEntry,
+    "offset" | "version" | "userId" | "atMs" | "operation"
+  >,
+): DocumentRecord {
+  const isVersion = version > record.version;
+  return {
+    ...record,
+    offset,
+    version,
+    updatedBy: isVersion ? userId : record.updatedBy,
+    updatedAtMs: isVersion ? atMs : record.updatedAtMs,
+    hlc: operation !== undefined && operation.hlc > record.hlc ? operation.hlc : record.hlc,
+  };
+}
+
+/** Whether what changes with every edit is the same in both. */
+export function isEditedAlike(a: DocumentRecord, b: DocumentRecord): boolean {
+  return a.version === b.version && a.offset === b.offset && a.updatedBy === b.updatedBy &&
+    a.updatedAtMs === b.updatedAtMs && a.fencingToken === b.fencingToken &&
+    a.openConflicts === b.openConflicts && a.hlc === b.hlc;
+}
+
+/** A document of its row and of rows of `entriesBehind`. */
+export function documentOfRows(row: SqlRow, behind: readonly SqlRow[]): DocumentRecord {
+  let record = documentOfRow(row);
+  for (const [offset, version, userId, atMs, operation] of behind) {
+    record = afterEntry(record, {
+      offset: offset as number,
+      version: version as number,
+      userId: userId as string,
+      atMs: atMs as number,
+      operation: operation === null ? undefined : operationOfBytes(operation as Uint8Array, undefined),
+    });
+  }
+  return record;
 }
 
 /** An entry of its row. `docId` undefined: it is the last column. */

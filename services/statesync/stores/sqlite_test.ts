@@ -96,6 +96,29 @@ Deno.test("the SQLite store has after a restart what it had before", () =>
     await second.close();
   }));
 
+Deno.test("the SQLite store tells a document as it is, however far its row is behind", () =>
+  inDirectory(async (path) => {
+    let { record } = changeOf(documentOf(1));
+    const first = open(path);
+    await first.commit([creationOf(documentOf(1)), changeOf(documentOf(1))]);
+    await first.close();
+    for (let i = 0; i < 40; i++) {
+      const store = open(path);
+      assertEquals(await store.record(record.id), record);
+      assertEquals(await store.list({}, "", 10), [record]);
+      const change = changeOf(record, 1 + i % 3);
+      await store.commit([change]);
+      record = change.record;
+      if (i % 7 === 0) {
+        const { offset, version } = record;
+        await store.putSnapshot(record.id, { offset, version, state: new Uint8Array([1]) });
+        await store.compact(record.id, offset + 1);
+      }
+      assertEquals(await store.record(record.id), record);
+      await store.close();
+    }
+  }));
+
 Deno.test("the SQLite store loses nothing that it acknowledged when it is killed", () =>
   inDirectory(async (path) => {
     const store = open(path);
