@@ -22,6 +22,10 @@ Deno.test("buildRouteTable() has exactly the routes that the descriptors tell", 
     } → ${route.rpcName} ${route.body.kind}${route.formBody ? " or form" : ""}`
   );
   assertEquals(told, [
+    "POST /api/v1/channels/{channel} → aetherflow.gateway.v1.ChannelService/PublishToChannel json",
+    "GET /api/v1/channels/{channel}/history → aetherflow.gateway.v1.ChannelService/GetChannelHistory none",
+    "GET /api/v1/channels/{channel}/presence → aetherflow.gateway.v1.ChannelService/ListChannelUsers none",
+    "GET /ws/stats → aetherflow.gateway.v1.ChannelService/GetHubStats none",
     "POST /api/v1/auth/login → aetherflow.auth.v1.AuthService/Login json",
     "POST /api/v1/auth/refresh → aetherflow.auth.v1.AuthService/Refresh json",
     "POST /api/v1/auth/logout → aetherflow.auth.v1.AuthService/Logout json",
