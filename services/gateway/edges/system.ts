@@ -100,6 +100,11 @@ function index(version: Readonly<Record<string, string>>): unknown {
       "POST /api/v1/kv:batchGet, :batchPut, :txn": "many keys at one revision",
       "POST, GET, DELETE /api/v1/kv?key=": "keys and values that are text, JSON or form",
       "POST /v3/…": "etcd's JSON gateway, also on the gRPC port",
+      "GET, POST /api/v1/documents; GET, PATCH, DELETE /api/v1/documents/{id}": "documents",
+      "POST, GET /api/v1/documents/{id}/operations; /events, /locks, /conflicts, /versions":
+        "edits of a document, and what there is beside them",
+      "GET /api/v1/documents/{id}/sync, /api/v1/sync": "Yjs clients: y-websocket, Hocuspocus (WebSocket)",
+      "GET /ws, /sse?channel=; POST /api/v1/channels/{channel}": "channels, live, with history and presence",
       "GET /livez, /readyz?verbose, /health": "health",
       "GET /metrics": "Prometheus figures of all workers",
       "POST /api/v1/auth/login, /refresh, /logout; GET /api/v1/auth/me": "signing in and out",
