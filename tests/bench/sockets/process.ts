@@ -58,6 +58,7 @@ export async function answerLines<T>(handle: (message: T) => unknown): Promise<v
     }
     Deno.stdout.writeSync(encoder.encode(`${JSON.stringify(answer)}\n`));
   }
+  Deno.exit(0); // who asked has gone
 }
 
 /** Time that all threads of a process have had a core, in ms, by steps of 10. */
