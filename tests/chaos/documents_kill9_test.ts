@@ -164,8 +164,10 @@ class Editor {
 /** What was claimed is there, as somebody sees it who knows nothing. */
 async function checkSaved(url: string, editors: readonly Editor[]): Promise<void> {
   for (const docId of DOCUMENTS) {
+    // Before it is read: they are back by now, and save more meanwhile.
+    const shown = editors.filter((editor) => editor.docId === docId).map(({ saved }) => saved);
     const found = Y.snapshot(await readDocument(url, docId));
-    for (const [i, { saved }] of editors.filter((editor) => editor.docId === docId).entries()) {
+    for (const [i, saved] of shown.entries()) {
       if (saved === undefined) continue;
       assert(
         Y.snapshotContainsUpdate(found, saved),
