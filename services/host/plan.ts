@@ -18,6 +18,10 @@ export const HOST_NAME = "host";
 const STAGES = [["kv", "session", "password", "statesync"], ["gateway"]] as const;
 export type ServiceName = typeof STAGES[number][number];
 
+/** Services that begin to load only when their stage serves: keys and sign-in are there sooner then, above all after a restart of
+ *  the process, and the gateway, which does not wait, says of these that they are not up yet. They drain with their stage. */
+const LATE: ReadonlySet<ServiceName> = new Set(["statesync"]);
+
 /** Every service, in start order. */
 export const SERVICES = STAGES.flat();
 
@@ -30,6 +34,8 @@ export interface WorkerSlot {
   readonly instance: number;
   /** 0 starts first and drains last. */
   readonly stage: number;
+  /** Whether it begins to load when its stage serves, beside the next one. */
+  readonly isLate: boolean;
 }
 
 /** The ports that the host found free, or that the configuration fixes. */
@@ -96,6 +102,7 @@ export function listWorkers(config: Config): WorkerSlot[] {
         service,
         instance: i + 1,
         stage,
+        isLate: LATE.has(service),
       }));
     })
   );

@@ -24,6 +24,7 @@ Deno.test("createPlan() gives each worker its port, its part of the configuratio
           service: "kv",
           instance: 1,
           stage: 0,
+          isLate: false,
           listen: { hostname: "127.0.0.1", port: 7401 },
           address: { hostname: "127.0.0.1", port: 7401 },
           tcp: [],
@@ -45,6 +46,7 @@ Deno.test("createPlan() gives each worker its port, its part of the configuratio
           service: "gateway",
           instance: 1,
           stage: 1,
+          isLate: false,
           listen: { hostname: "127.0.0.1", port: 7402 },
           address: { hostname: "127.0.0.1", port: 7402 },
           tcp: [
@@ -201,7 +203,7 @@ Deno.test("createPlan() gives documents a folder of their own, or the way to the
     createPlan(yaml(config), PORTS, "/d").workers.find(({ name }) => name === "statesync")!;
   const [host, session, own, gateway] = [0, 2, 4, 5].map((i) => `127.0.0.1:${7400 + i}`);
   const embedded = documents("{}");
-  assertEquals([embedded.stage, embedded.dataDirectory], [0, "/d/statesync"]);
+  assertEquals([embedded.stage, embedded.isLate, embedded.dataDirectory], [0, true, "/d/statesync"]);
   assertEquals(embedded.permissions.net, [own, host, session, gateway]);
   assertEquals([embedded.permissions.read, embedded.permissions.write], [["/d/statesync"], ["/d/statesync"]]);
   const shared = documents("statesync: { engine: postgres, postgres: { host: db.example } }");

@@ -145,8 +145,8 @@ export class Supervisor {
    *  @throws {HostError} when a worker cannot start; nothing runs any more then. */
   start(): Promise<"ready" | "stopped"> {
     this.#deps.updatePeers(this.#book());
-    // All threads load their code at once; each stage boots when the one before it serves.
-    for (const runner of this.#runners) this.#load(runner);
+    // All threads but late ones load their code at once; each stage boots when the one before it serves.
+    for (const runner of this.#runners) if (!runner.plan.isLate) this.#load(runner);
     this.#openStages();
     return this.#started.promise;
   }
@@ -235,9 +235,9 @@ export class Supervisor {
 
   #openStages(): void {
     const waiting = this.#runners.filter(({ machine }) => machine.state !== "ready");
-    const stage = Math.min(...waiting.map(({ plan }) => plan.stage));
+    const stage = Math.min(...waiting.map(({ plan }) => startStage(plan)));
     for (const runner of waiting) {
-      if (runner.plan.stage !== stage || runner.machine.incarnation > 0) continue;
+      if (startStage(runner.plan) !== stage || runner.machine.incarnation > 0) continue;
       runner.machine.start(this.#deps.clock.now());
       this.#turn(runner);
     }
@@ -490,4 +490,9 @@ function entryOf({ plan, machine, up }: Runner): Peer {
     state: up ? "up" : "down",
     incarnation: machine.incarnation,
   };
+}
+
+/** With which stage a worker starts. */
+function startStage({ stage, isLate }: WorkerPlan): number {
+  return isLate ? stage + 1 : stage;
 }

@@ -18,12 +18,13 @@ const NONE = {
   write: false,
 };
 
-function worker(name: "kv" | "gateway", stage: number): WorkerPlan {
+function worker(name: "kv" | "gateway" | "statesync", stage: number, isLate = false): WorkerPlan {
   return {
     name,
     service: name,
     instance: 1,
     stage,
+    isLate,
     listen: { hostname: "127.0.0.1", port: 7401 + stage },
     address: { hostname: "127.0.0.1", port: 7401 + stage },
     tcp: [],
@@ -55,7 +56,7 @@ class FakeWorker {
 }
 
 /** The supervisor in a world of which the test is the master. */
-function world() {
+function world(plan = PLAN) {
   const clock = createManualClock();
   const timers = new Map<number, { at: number; then: () => void }>();
   let timerId = 0;
@@ -69,7 +70,7 @@ function world() {
   const immortal = new Set<string>();
   const waits: number[] = [];
   const supervisor = new Supervisor({
-    plan: PLAN,
+    plan,
     secret: new Uint8Array(32).fill(7),
     limits: {
       maxInWindow: 2,
@@ -194,6 +195,29 @@ Deno.test("Supervisor.start() loads all workers at once and boots a stage when t
   supervisor.cutShort();
   await stopping;
   assertEquals(timers.size, 0);
+});
+
+Deno.test("Supervisor.start() loads what is late when its stage serves, and drains it with that", async () => {
+  const { supervisor, story, last, drains, settle } = world({
+    ...PLAN,
+    workers: [worker("kv", 0), worker("statesync", 0, true), worker("gateway", 1)],
+  });
+  const started = supervisor.start();
+  assertEquals(story, ["spawn kv", "spawn gateway", "boot kv"]);
+  last("kv").ready();
+  assertEquals(story.slice(3), ["spawn statesync", "boot statesync", "boot gateway"]);
+  last("gateway").ready({ http: "http://127.0.0.1:8080" });
+  last("statesync").ready();
+  assertEquals(await started, "ready");
+  story.length = 0;
+  const stopping = supervisor.stop();
+  await settle();
+  assertEquals(story, ["drain gateway"]);
+  drains.get("gateway")!.resolve();
+  await settle();
+  assertEquals(story.slice(1), ["end gateway", "drain kv", "drain statesync"]);
+  for (const name of ["kv", "statesync"]) drains.get(name)!.resolve();
+  assertEquals(await stopping, true);
 });
 
 Deno.test("Supervisor.start() fails with the worker's own words and ends all others when one cannot start", async () => {
