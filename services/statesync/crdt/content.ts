@@ -164,7 +164,7 @@ export class Content {
    *  @throws {StateSyncError} `invalid` where a text would be cut within a character; nothing is changed then. */
   apply(plan: Plan): Uint8Array | undefined {
     for (const [root, delta] of plan.texts) if (delta.length > 0) checkCuts(textRoot(this.doc, root), delta);
-    this.doc.transact(() => {
+    transactOnce(this.doc, () => {
       for (const [target, value] of plan.properties) this.write(target, value);
       for (const [root, delta] of plan.texts) {
         if (delta.length > 0) changeText(textRoot(this.doc, root), delta);
@@ -288,13 +288,23 @@ export function openDoc(type: DocumentType, parts: ContentParts, isCollecting: b
 /** Applies updates as one. Yjs would tidy marks of style up after foreign edits, which is an edit of its own and for clients to
  *  make; so they are given out as local ones at the end, without the places of texts that they moved. */
 export function applyUpdates(doc: Y.Doc, updates: readonly Uint8Array[]): void {
-  doc.transact((transaction) => {
+  transactOnce(doc, (transaction) => {
     for (const update of updates) Y.applyUpdate(doc, update);
     transaction.local = true;
     for (const type of transaction.changed.keys()) {
       if (type._searchMarker) type._searchMarker.length = 0;
     }
   });
+}
+
+/** A transaction that leaves nothing of itself behind. Yjs begins a new list of transactions after each one; the list before it is
+ *  as old as the last edit, so that by then it lies among what is old, and what it holds would live until all of that is looked
+ *  through: two kilobytes an edit. */
+function transactOnce(doc: Y.Doc, run: (transaction: Y.Transaction) => void): void {
+  const transactions: unknown[] = doc._transactionCleanups;
+  doc.transact(run);
+  // Another list has taken its place when all of them are done.
+  if (doc._transactionCleanups !== transactions) transactions.length = 0;
 }
 
 /** A root as a text. What is applied before anybody asks for it is kept under a root without a type, which knows whether there
