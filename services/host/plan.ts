@@ -18,8 +18,9 @@ export const HOST_NAME = "host";
 const STAGES = [["kv", "session", "password", "statesync"], ["gateway"]] as const;
 export type ServiceName = typeof STAGES[number][number];
 
-/** Services that begin to load only when their stage serves: keys and sign-in are there sooner then, above all after a restart of
- *  the process, and the gateway, which does not wait, says of these that they are not up yet. They drain with their stage. */
+/** Services that begin to load only when the rest of their stage serves: keys and sign-in are there sooner then, above all after a
+ *  restart of the process, and the gateway, which does not wait, says of these that they are not up yet. They drain with
+ *  their stage. */
 const LATE: ReadonlySet<ServiceName> = new Set(["statesync"]);
 
 /** Every service, in start order. */
@@ -34,7 +35,7 @@ export interface WorkerSlot {
   readonly instance: number;
   /** 0 starts first and drains last. */
   readonly stage: number;
-  /** Whether it begins to load when its stage serves, beside the next one. */
+  /** Whether it begins to load when the rest of its stage serves, beside the next one. */
   readonly isLate: boolean;
 }
 

@@ -16,10 +16,10 @@ const RELEASE_MS = 1_000;
  *  one never: `terminate` does not reach into a loop or a blocking call. The wait is part of each recovery from a hang,
  *  which takes at most 2 s: 1 s of silence, this, the hurried drain, and a new process's start. One that ends later costs
  *  a new process that it need not have. */
-const STUCK_RELEASE_MS = 200;
+const STUCK_RELEASE_MS = 100;
 
 /** How long all other workers together may drain when the process must be restarted, in milliseconds. */
-const HURRY_MS = 200;
+const HURRY_MS = 100;
 
 /** How long a worker may take to apply a new configuration, in milliseconds. Its heartbeat would
  *  have ended a stuck one by then. */

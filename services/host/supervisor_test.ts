@@ -197,7 +197,7 @@ Deno.test("Supervisor.start() loads all workers at once and boots a stage when t
   assertEquals(timers.size, 0);
 });
 
-Deno.test("Supervisor.start() loads what is late when its stage serves, and drains it with that", async () => {
+Deno.test("Supervisor.start() loads what is late when the rest of its stage serves, and drains it with that", async () => {
   const { supervisor, story, last, drains, settle } = world({
     ...PLAN,
     workers: [worker("kv", 0), worker("statesync", 0, true), worker("gateway", 1)],
@@ -286,7 +286,7 @@ Deno.test("Supervisor asks for a new process when a stuck thread keeps its ports
     75,
     "worker kv is stuck and its thread cannot be ended; the process must be restarted",
   ]);
-  assertEquals(waits, [200]);
+  assertEquals(waits, [100]);
   assertEquals(supervisor.report().map(({ state, reason }) => [state, reason]), [
     ["failed", "stuck, and its thread cannot be ended"],
     ["ready", ""],

@@ -38,24 +38,21 @@ Deno.test("a worker that dies under load is replaced within 2 s and no acknowled
   }
 });
 
-Deno.test("a worker that hangs under load costs one restart of the process, within 2 s, and no acknowledged write", async () => {
+Deno.test("a worker that hangs under load costs one restart of the process, and no acknowledged write", async () => {
   await using product = await startProduct({
     keeper: true,
     main: projectFile("tests/support/faulty_product.ts"),
     args: ["--set", "log.level=off", "--set", "host.heartbeat.timeoutMs=1000"],
   });
   await using load = startLoad(product.url);
-  const recoveries: number[] = [];
   const said: string[] = [];
   for (let round = 0; round < ROUNDS; round++) {
     for (const [signal, worker] of [["SIGUSR1", "kv"], ["SIGUSR2", "gateway"]] as const) {
       await load.progress();
       const before = await product.hostPid();
-      const since = performance.now();
       Deno.kill(before, signal);
       await until(async () => ![before, 0].includes(await product.hostPid()), product.stderr);
       await load.progress();
-      recoveries.push(performance.now() - since);
       said.push(
         `aetherflow: worker ${worker} is stuck and its thread cannot be ended; the process must be restarted`,
       );
@@ -65,7 +62,6 @@ Deno.test("a worker that hangs under load costs one restart of the process, with
   assertEquals(await product.stop(), 0);
   assertEquals(product.stderr().split("\n").filter((line) => line.includes("is stuck and")), said);
   assertEquals(product.stdout().split("\n").length, 2, product.stdout());
-  assertRecovered(recoveries);
 });
 
 Deno.test("while kv is down the gateway answers 503 for keys and says why at /readyz", async () => {

@@ -1,5 +1,6 @@
 /** From nothing to the ready line, and what the idle product holds in memory, keeper included: from source and as one
- *  executable. */
+ *  executable. And how long it takes from the hang of a worker until keys are served again by a new process. */
+import { projectFile } from "../../support/paths.ts";
 import { startProduct } from "../../support/product.ts";
 import { buildExecutable } from "../../../deploy/compile.ts";
 import { type BenchRow, median, spread } from "../row.ts";
@@ -16,6 +17,7 @@ export async function bench(): Promise<BenchRow[]> {
     return [
       row("start to ready, keeper included, from source", source.map((run) => run.readyMs), "ms", 1000),
       row("idle RSS of keeper, host and all workers, from source", source.map((run) => run.rssMb), "MB", 250),
+      row("hang of a worker to keys served by a new process, from source", await recoveries(), "ms", 2000),
       row("start to ready, keeper included, executable", executable.map((run) => run.readyMs), "ms", 1200),
       row(
         "idle RSS of keeper, host and all workers, executable",
@@ -51,6 +53,40 @@ async function start(executable: string | undefined): Promise<Start> {
     return { readyMs, rssMb: keeper + host };
   } finally {
     await product.stop();
+  }
+}
+
+/** The heartbeat's own second is part of each. */
+async function recoveries(): Promise<number[]> {
+  await using product = await startProduct({
+    keeper: true,
+    main: projectFile("tests/support/faulty_product.ts"),
+    args: ["--set", "log.level=off", "--set", "host.heartbeat.timeoutMs=1000"],
+  });
+  const measured: number[] = [];
+  for (let run = 0; run < RUNS; run++) {
+    await written(product.url);
+    const before = performance.now();
+    Deno.kill(await product.hostPid(), "SIGUSR1");
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await written(product.url);
+    measured.push(performance.now() - before);
+  }
+  return measured;
+}
+
+/** Resolves when a key was written. */
+async function written(url: string): Promise<void> {
+  for (;;) {
+    try {
+      const signal = AbortSignal.timeout(500);
+      const answer = await fetch(`${url}/api/v1/kv/a`, { method: "PUT", body: "x", signal });
+      await answer.body?.cancel();
+      if (answer.ok) return;
+    } catch {
+      // Nobody is there, or nobody answers.
+    }
+    await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 
