@@ -40,12 +40,34 @@ Deno.test("startPostgres() starts a private PostgreSQL that keeps its data over 
     await postgres.restart();
     assertEquals(await psql(postgres, "SELECT x FROM a"), "7");
     // It does not wait for its clients to go.
-    using _idle = await Deno.connect({ hostname: "127.0.0.1", port: postgres.port });
+    const idle = await idleClient(postgres);
     await postgres.stop();
+    await idle.close();
     assert((await postgres.log()).includes("database system is shut down"));
   }
   await assertRejects(() => Deno.stat(folder), Deno.errors.NotFound);
 });
+
+/** A client that is logged in and asks nothing more. */
+async function idleClient({ port, dataDirectory }: Server): Promise<{ close(): Promise<void> }> {
+  const child = new Deno.Command("psql", {
+    args: ["-h", dataDirectory, "-p", String(port), "-U", "aetherflow", "-d", "postgres", "-At"],
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  const asked = child.stdin.getWriter();
+  await asked.write(new TextEncoder().encode("SELECT 1;\n"));
+  const answered = child.stdout.getReader();
+  await answered.read();
+  return {
+    async close() {
+      await asked.close();
+      await answered.cancel();
+      await child.status;
+    },
+  };
+}
 
 /** The last line of what statements answer. */
 async function psql({ port, dataDirectory }: Server, sql: string): Promise<string> {
