@@ -12,8 +12,8 @@ export const PRESENCE_BYTES_MAX = 1_024 * 1_024;
 const MERGED_BYTES_MAX = 1_024 * 1_024;
 /** How long edits wait for more to go with them, in milliseconds: so much for each client that gets them, since what an edit costs is
  *  mostly what sending something to each client costs. With few clients that is nothing, with many it is less than eyes see. */
-const HOLD_MS_PER_CLIENT = 0.05;
-const HOLD_MS_MAX = 25;
+const HOLD_MS_PER_CLIENT = 0.04;
+const HOLD_MS_MAX = 20;
 /** An edit goes at once when the last one is longer ago than so many times that: nothing is about to come. */
 const SPARSE_FACTOR = 4;
 /** What an output takes besides its bytes, about. */

@@ -79,7 +79,7 @@ Deno.test("what becomes durable until the gateway is ready comes as one update",
 });
 
 Deno.test("with many clients edits wait for one another, but one that comes alone does not", () => {
-  const { document, doc, edit, take, told, pass } = open(400); // 20 ms
+  const { document, doc, edit, take, told, pass } = open(500); // 20 ms
   edit("a");
   assertEquals([told, textOf(take().output!.update)], [["waiting"], "a"]);
   document.ready();
