@@ -66,8 +66,10 @@ Deno.test({
 
     for (const params of [{}, { token: "afk_none" }, { token: "a.b.c" }] as Record<string, string>[]) {
       using client = openYWebsocket(url, "shared", { params });
-      await until("the end", (look) => on(client.provider, "closed", look), () => client.closes.length > 0);
-      assertEquals(client.closes[0]!.code, 4401);
+      // A reset may overtake the close frame, since the client was still speaking: it comes again and is told again.
+      const isTold = () => client.closes.some(({ code }) => code === 4401);
+      await until("the end", (look) => on(client.provider, "closed", look), isTold);
+      assertEquals(client.provider.synced, false);
     }
     for (const token of ["", "afk_none", world.bob]) {
       using client = openHocuspocus(socket, "another", { token });
@@ -181,8 +183,8 @@ Deno.test({
     await (await world.call("PATCH", "/api/v1/documents/shared", world.ada, {
       metadata: { permissions: { owner: "ada", editors: ["bob"] } },
     })).body?.cancel();
-    await until("the end", (look) => on(eve.provider, "closed", look), () => eve.closes.length > 0);
-    assert([4403, 4404].includes(eve.closes[0]!.code), JSON.stringify(eve.closes));
+    const isTold = () => eve.closes.some(({ code }) => code === 4403 || code === 4404);
+    await until("the end", (look) => on(eve.provider, "closed", look), isTold);
   },
 });
 

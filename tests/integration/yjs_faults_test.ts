@@ -142,9 +142,8 @@ Deno.test({
     await until(
       "the end",
       (look) => on(dots.provider, "connection-close", look),
-      () => dots.closes.length > 0,
+      () => dots.closes.some(({ code }) => code === 4400),
     );
-    assertEquals(dots.closes[0]!.code, 4400);
     socket.destroy();
   },
 });
@@ -155,8 +154,9 @@ Deno.test({
   async fn() {
     await using product = await startProduct();
     using client = openYWebsocket(product.url, "nowhere");
-    await until("the end", (look) => on(client.provider, "closed", look), () => client.closes.length > 0);
-    assertEquals(client.closes[0]!.code, 4404);
+    // A reset may overtake the close frame, since the client was still speaking: it comes again and is told again.
+    const isTold = () => client.closes.some(({ code }) => code === 4404);
+    await until("the end", (look) => on(client.provider, "closed", look), isTold);
     assertEquals(client.provider.shouldConnect, false);
     const socket = openHocuspocusSocket(product.url);
     using other = openHocuspocus(socket, "nowhere");
