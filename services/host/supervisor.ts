@@ -14,7 +14,7 @@ const RELEASE_MS = 1_000;
 
 /** The same for a thread that was ended because it gave no sign of life. A busy one is gone when its turn is over, a stuck
  *  one never: `terminate` does not reach into a loop or a blocking call. The wait is part of each recovery from a hang,
- *  which takes at most 2 s: 1 s of silence, this, the hurried drain, and a new process's start. One that ends later costs
+ *  which shall take at most 2 s: 1 s of silence, this, the hurried drain, and a new process's start. One that ends later costs
  *  a new process that it need not have. */
 const STUCK_RELEASE_MS = 100;
 
